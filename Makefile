@@ -1,0 +1,34 @@
+# make setup   install everything into .venv (once; again when the dependencies change)
+# make demo    the whole loop on the embedded sample; without a display it runs unattended
+# make test    the tests, with coverage
+# make lint    the style, type and layer checks
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: setup demo test lint
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml setup.cfg scripts/setup.sh
+	scripts/setup.sh $(VENV)
+	touch $@
+
+ifneq ($(or $(DISPLAY),$(WAYLAND_DISPLAY),$(filter Darwin,$(shell uname -s))),)
+demo: $(INSTALLED)
+	$(BIN)/napari-fedsam demo
+else
+demo: $(INSTALLED)
+	$(BIN)/napari-fedsam demo --headless --out demo-out
+endif
+
+# PYTEST_ARGS narrows a run down: make test PYTEST_ARGS="tests/imaging -x"
+test: $(INSTALLED)
+	scripts/with_display.sh $(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p napari_fedsam
+	$(BIN)/lint-imports

@@ -1,0 +1,1 @@
+"""The annotation session: prompts, masks, accept and undo, without Qt."""

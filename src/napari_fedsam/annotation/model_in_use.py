@@ -1,0 +1,58 @@
+"""Which model answers: a base model, or this site's personalised one."""
+
+from dataclasses import dataclass, field
+
+from napari_fedsam.sam.predictor import Predictor
+
+
+@dataclass(frozen=True, eq=False)
+class ModelInUse:
+    """A loaded model with what people are told of it.
+
+    Attributes
+    ----------
+    predictor : Predictor
+        The model, ready to encode and predict.
+    name : str
+        The base model's name for people, such as "LiteMedSAM".
+    round : int or None
+        The round that the shared parameters come from; None for a base model.
+    version : int or None
+        The site's version number; None for a base model.
+    structures : frozenset of int
+        The structure values that the model can tell apart; empty for a base model.
+    """
+
+    predictor: Predictor = field(repr=False)
+    name: str
+    round: int | None = None
+    version: int | None = None
+    structures: frozenset[int] = frozenset()
+
+    @property
+    def is_personalised(self) -> bool:
+        """Whether this is a site's own version."""
+        return self.version is not None
+
+    @property
+    def can_propose(self) -> bool:
+        """Whether the model was trained to answer without a prompt."""
+        return "none" in self.predictor.model.prompt_kinds
+
+    @property
+    def label(self) -> str:
+        """What the status line says, such as "LiteMedSAM: personalised, round 3, this site"."""
+        if not self.is_personalised:
+            return f"{self.name}: base model"
+        return f"{self.name}: personalised, round {self.round}, this site"
+
+    @property
+    def provenance(self) -> str:
+        """What a case notes of the model that proposed its mask."""
+        if not self.is_personalised:
+            return self.name
+        return f"{self.name} round {self.round} version {self.version}"
+
+    def structure_for(self, value: int) -> int | None:
+        """Return the structure value to predict with; None where the model has no token for it."""
+        return value if value in self.structures else None

@@ -1,0 +1,94 @@
+"""The slow steps of a session as values that can run in any thread.
+
+A session hands out at most one piece of work at a time (`AnnotationSession.pending_work`), the
+caller runs it where it likes, and brings the result back (`AnnotationSession.finish`). Work reads
+nothing of the session while it runs, so a result that has become stale is simply dropped.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_fedsam.annotation.answer import answer
+from napari_fedsam.annotation.ask import Ask
+from napari_fedsam.annotation.model_in_use import ModelInUse
+from napari_fedsam.annotation.slices import SliceKey
+from napari_fedsam.imaging.window import Window, apply_window
+from napari_fedsam.sam.predictor import ImageEmbedding, Prediction
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an ask lives: a slice and a structure's value."""
+
+    slice: SliceKey
+    structure: int
+
+
+@dataclass(frozen=True, eq=False)
+class EncodeWork:
+    """Encode one slice.
+
+    Attributes
+    ----------
+    key : tuple
+        The cache's key for the result.
+    pixels : ndarray
+        The slice's stored values, (H, W) or (H, W, 3).
+    """
+
+    key: tuple[int, SliceKey, Window]
+    model: ModelInUse
+    pixels: NDArray[np.generic]
+    window: Window
+
+    def run(self) -> ImageEmbedding:
+        """Window and encode the slice (slow: 0.3 s to many seconds)."""
+        return self.model.predictor.encode(apply_window(self.pixels, self.window))
+
+
+@dataclass(frozen=True, eq=False)
+class PredictWork:
+    """Answer an ask on an encoded slice."""
+
+    place: Place
+    ask: Ask
+    model: ModelInUse
+    window: Window
+    embedding: ImageEmbedding
+    earlier: tuple[Ask, Prediction] | None
+
+    def run(self) -> Prediction:
+        """Decode the mask (fast)."""
+        return answer(
+            self.model.predictor,
+            self.embedding,
+            self.ask,
+            structure=self.model.structure_for(self.place.structure),
+            earlier=self.earlier,
+        )
+
+
+Work = EncodeWork | PredictWork
+
+
+@dataclass(frozen=True, eq=False)
+class Preview:
+    """The model's answer that is on screen, waiting to be accepted."""
+
+    place: Place
+    ask: Ask
+    model: ModelInUse
+    window: Window
+    prediction: Prediction
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """The proposed mask, shape (H, W)."""
+        return self.prediction.mask
+
+    @property
+    def score(self) -> float:
+        """The IoU that the model predicts for its own mask."""
+        return self.prediction.score

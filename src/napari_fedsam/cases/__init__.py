@@ -1,0 +1,1 @@
+"""The local training set: durable, inspectable, atomic."""

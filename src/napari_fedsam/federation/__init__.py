@@ -1,0 +1,1 @@
+"""Flower client and server apps, coordinator, site process, keys and audit."""

@@ -1,0 +1,127 @@
+"""The record of everything that leaves a site: one JSON line for each outgoing message."""
+
+import contextlib
+import datetime
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+from flwr.app import Message
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class SentArray(BaseModel):
+    """Name, shape and dtype of one array in a message."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class AuditLine(BaseModel):
+    """One outgoing message.
+
+    Attributes
+    ----------
+    time : str
+        When the message was handed to Flower, UTC, ISO 8601.
+    round : int
+        Round of the message that it answers, 0 when that is unknown.
+    purpose : str
+        `train`, `evaluate` or another kind of message that was answered.
+    arrays : tuple of SentArray
+        The shared parameters in the message.
+    numbers : dict
+        Every aggregate number in the message by name.
+    texts : dict
+        Every other value in the message by name (the recipe hash).
+    error : str
+        Code of an error reply, "" for a reply with content.
+    bytes : int
+        Size of the message as Flower transmits it (all objects, before TLS).
+    sha256 : str
+        Flower's identifier of the message: the SHA-256 over its body and the identifiers of all
+        its parts, so it changes with any bit of the payload.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    time: str
+    round: int
+    purpose: str
+    arrays: tuple[SentArray, ...] = ()
+    numbers: dict[str, float] = {}
+    texts: dict[str, str] = {}
+    error: str = ""
+    bytes: int
+    sha256: str
+
+
+def describe_message(message: Message, round_number: int) -> AuditLine:
+    """Describe an outgoing message completely enough to account for each of its bytes."""
+    arrays: tuple[SentArray, ...] = ()
+    numbers: dict[str, float] = {}
+    texts: dict[str, str] = {}
+    if message.has_content():
+        arrays = tuple(
+            SentArray(name=name, shape=array.shape, dtype=array.dtype)
+            for record in message.content.array_records.values()
+            for name, array in record.items()
+        )
+        for metrics in message.content.metric_records.values():
+            numbers.update({name: float(value) for name, value in metrics.items()})
+        for config in message.content.config_records.values():
+            texts.update({name: str(value) for name, value in config.items()})
+    objects = get_all_nested_objects(message)
+    return AuditLine(
+        time=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+        round=round_number,
+        purpose=message.metadata.message_type,
+        arrays=arrays,
+        numbers=numbers,
+        texts=texts,
+        error=str(message.error.reason) if message.has_error() else "",
+        bytes=sum(len(part.deflate()) for part in objects.values()),
+        sha256=message.object_id,
+    )
+
+
+def append_audit(path: Path, line: AuditLine) -> None:
+    """Append one line durably; it is on disk before the message can leave."""
+    text = line.model_dump_json() + "\n"
+    with path.open("ab+") as log:
+        if _ends_torn(log):
+            log.write(b"\n")
+        log.write(text.encode("utf-8"))
+        log.flush()
+        os.fsync(log.fileno())
+
+
+def read_audit(path: Path) -> list[AuditLine]:
+    """Read the log, oldest message first.
+
+    A line torn by a crash is left out: its message cannot have left, for a line is complete on
+    disk before its message is handed to Flower.
+    """
+    if not path.exists():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValidationError):
+            lines.append(AuditLine.model_validate_json(text))
+    return lines
+
+
+def bytes_sent(path: Path) -> int:
+    """Return the bytes of all messages that left this site."""
+    return sum(line.bytes for line in read_audit(path))
+
+
+def _ends_torn(log: BinaryIO) -> bool:
+    if log.seek(0, os.SEEK_END) == 0:
+        return False
+    log.seek(-1, os.SEEK_END)
+    return log.read(1) != b"\n"

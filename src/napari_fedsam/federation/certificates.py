@@ -1,0 +1,175 @@
+"""A federation's own certificate authority and the coordinator's server certificate."""
+
+import datetime
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from napari_fedsam.federation.keys import write_private_file
+from napari_fedsam.files import write_text_atomically
+
+_CLOCK_TOLERANCE = datetime.timedelta(days=1)
+_LOOPBACK = ("localhost", "127.0.0.1")
+
+
+@dataclass(frozen=True)
+class CertificateFiles:
+    """Where the certificates of a coordinator lie, all PEM-encoded.
+
+    Attributes
+    ----------
+    authority : Path
+        Certificate of the authority; sites trust this one and no other.
+    authority_key : Path
+        Its private key, readable by its owner only.
+    server : Path
+        Certificate that SuperLink presents.
+    server_key : Path
+        Its private key, readable by its owner only.
+    """
+
+    authority: Path
+    authority_key: Path
+    server: Path
+    server_key: Path
+
+    @classmethod
+    def inside(cls, folder: Path) -> "CertificateFiles":
+        """Name the files of a coordinator that keeps its certificates in `folder`."""
+        return cls(
+            authority=folder / "ca.pem",
+            authority_key=folder / "ca.key",
+            server=folder / "server.pem",
+            server_key=folder / "server.key",
+        )
+
+
+def create_certificates(
+    folder: Path, name: str, hosts: Sequence[str], *, valid_days: int = 825
+) -> CertificateFiles:
+    """Make a certificate authority and a server certificate signed by it.
+
+    Parameters
+    ----------
+    folder : Path
+        An existing private folder; the files of `CertificateFiles.inside` are (re)written.
+    name : str
+        Name of the federation, shown in both certificates.
+    hosts : sequence of str
+        Host names and IP addresses under which sites reach the coordinator; loopback is added.
+    valid_days : int
+        Days for which both certificates hold (825 is the most that clients commonly accept).
+
+    Returns
+    -------
+    CertificateFiles
+        The files written.
+    """
+    files = CertificateFiles.inside(folder)
+    authority_key = ec.generate_private_key(ec.SECP384R1())
+    authority = _authority_certificate(authority_key, name, valid_days)
+    server_key = ec.generate_private_key(ec.SECP384R1())
+    server = _server_certificate(
+        server_key, [*hosts, *_LOOPBACK], name, valid_days, authority, authority_key
+    )
+    write_private_file(files.authority_key, _private_pem(authority_key))
+    write_private_file(files.server_key, _private_pem(server_key))
+    write_text_atomically(files.authority, _certificate_pem(authority))
+    write_text_atomically(files.server, _certificate_pem(server))
+    return files
+
+
+def _authority_certificate(
+    key: ec.EllipticCurvePrivateKey, name: str, valid_days: int
+) -> x509.Certificate:
+    subject = _subject(f"{name} certificate authority")
+    return (
+        _builder(subject, subject, key.public_key(), valid_days)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(signs_certificates=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA384())
+    )
+
+
+def _server_certificate(
+    key: ec.EllipticCurvePrivateKey,
+    hosts: Sequence[str],
+    name: str,
+    valid_days: int,
+    authority: x509.Certificate,
+    authority_key: ec.EllipticCurvePrivateKey,
+) -> x509.Certificate:
+    identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
+    names = [_alternative_name(host) for host in dict.fromkeys(hosts)]
+    return (
+        _builder(_subject(name), authority.subject, key.public_key(), valid_days)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(signs_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(identifier, critical=False)
+        .sign(authority_key, hashes.SHA384())
+    )
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    public_key: ec.EllipticCurvePublicKey,
+    valid_days: int,
+) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _CLOCK_TOLERANCE)
+        .not_valid_after(now + datetime.timedelta(days=valid_days))
+    )
+
+
+def _subject(name: str) -> x509.Name:
+    # X.520 allows 64 characters in a common name.
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
+
+
+def _alternative_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=not signs_certificates,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def _certificate_pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")

@@ -1,0 +1,172 @@
+"""What may travel: shared parameters by allow-list, aggregate numbers, and the recipe's hash."""
+
+import io
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from torch import Tensor
+
+from napari_fedsam.federation.errors import RefusedMessageError, ReplyCode
+
+SHARED_KEY = "shared"
+CONFIG_KEY = "config"
+METRICS_KEY = "metrics"
+RECIPE_HASH_KEY = "recipe-hash"
+ROUND_KEY = "server-round"
+EXAMPLES_KEY = "num-examples"
+
+TRAIN_METRICS = frozenset({EXAMPLES_KEY, "loss", "seconds"})
+EVALUATE_METRICS = frozenset({EXAMPLES_KEY, "dice-none", "dice-box", "activated"})
+
+# A NumPy header is 64 or 128 bytes for the few dimensions that parameters have.
+_MAX_HEADER_BYTES = 1024
+
+SharedSpec = Mapping[str, tuple[tuple[int, ...], Any]]
+
+
+def shared_record(state: Mapping[str, Tensor]) -> ArrayRecord:
+    """Pack shared parameters for a message.
+
+    Parameters
+    ----------
+    state : mapping of str to Tensor
+        Parameters by name.
+
+    Returns
+    -------
+    ArrayRecord
+        The same arrays, names sorted, so that equal parameters make equal messages.
+    """
+    return ArrayRecord(
+        {name: Array(np.ascontiguousarray(_to_numpy(state[name]))) for name in sorted(state)}
+    )
+
+
+def config_record(recipe_hash: str, round_number: int | None = None) -> ConfigRecord:
+    """Pack the recipe's hash and, for an instruction, the number of the round."""
+    record = ConfigRecord({RECIPE_HASH_KEY: recipe_hash})
+    if round_number is not None:
+        record[ROUND_KEY] = round_number
+    return record
+
+
+def check_recipe(content: RecordDict, recipe_hash: str) -> None:
+    """Refuse a message that was made under another recipe.
+
+    Raises
+    ------
+    RefusedMessageError
+        With code `RECIPE_MISMATCH` when the hash is missing or differs.
+    """
+    config = content.config_records.get(CONFIG_KEY, ConfigRecord())
+    received = config.get(RECIPE_HASH_KEY)
+    if received != recipe_hash:
+        raise RefusedMessageError(
+            ReplyCode.RECIPE_MISMATCH,
+            "The coordinator and this site work under different recipes; install the "
+            "federation's current profile.",
+        )
+
+
+def round_of(content: RecordDict) -> int:
+    """Return the number of the round that an instruction belongs to (0 when it has none)."""
+    value = content.config_records.get(CONFIG_KEY, ConfigRecord()).get(ROUND_KEY, 0)
+    return value if isinstance(value, int) else 0
+
+
+def read_shared(content: RecordDict, spec: SharedSpec) -> dict[str, Tensor]:
+    """Unpack shared parameters after checking every array against the recipe's allow-list.
+
+    Parameters
+    ----------
+    content : RecordDict
+        Content of a message from the other end.
+    spec : mapping of str to (shape, dtype)
+        The shared parameters of the recipe: exactly these names, shapes and dtypes may travel.
+
+    Returns
+    -------
+    dict of str to Tensor
+        The parameters, all finite.
+
+    Raises
+    ------
+    RefusedMessageError
+        With code `REFUSED_ARRAYS`, naming the first array that does not pass.
+    """
+    records = content.array_records
+    if set(records) != {SHARED_KEY}:
+        raise _refused("the message does not hold exactly one set of shared parameters")
+    arrays = records[SHARED_KEY]
+    if unexpected := sorted(set(arrays) - set(spec)):
+        raise _refused(f"'{unexpected[0]}' is not a shared parameter of the recipe")
+    if missing := sorted(set(spec) - set(arrays)):
+        raise _refused(f"the shared parameter '{missing[0]}' is missing")
+    return {name: _checked_tensor(name, arrays[name], *spec[name]) for name in spec}
+
+
+def read_metrics(content: RecordDict, allowed: Iterable[str]) -> dict[str, float]:
+    """Return the aggregate numbers of a reply after checking names and finiteness.
+
+    Raises
+    ------
+    RefusedMessageError
+        With code `REFUSED_ARRAYS` when a number is missing, unknown, negative or not finite.
+    """
+    names = set(allowed)
+    metrics = content.metric_records.get(METRICS_KEY, MetricRecord())
+    if set(content.metric_records) != {METRICS_KEY} or set(metrics) != names:
+        raise _refused("the numbers in the message are not those of the recipe")
+    numbers = {}
+    for name in sorted(names):
+        value = metrics[name]
+        if isinstance(value, list) or not math.isfinite(value) or value < 0:
+            raise _refused(f"the number '{name}' is not finite or is negative")
+        numbers[name] = float(value)
+    return numbers
+
+
+def _checked_tensor(name: str, array: Array, shape: tuple[int, ...], dtype: Any) -> Tensor:
+    expected = np.dtype(str(dtype).removeprefix("torch."))
+    if array.stype != "numpy.ndarray":
+        raise _refused(f"'{name}' is not serialised as a NumPy array")
+    if tuple(array.shape) != tuple(shape) or array.dtype != expected.name:
+        raise _refused(f"'{name}' has another shape or type than the recipe says")
+    # The label could lie, and reading would allocate whatever the header claims.
+    size = expected.itemsize * math.prod(shape)
+    if not size < len(array.data) <= size + _MAX_HEADER_BYTES:
+        raise _refused(f"'{name}' has another size than the recipe says")
+    if _header_of(name, array.data) != (tuple(shape), expected):
+        raise _refused(f"'{name}' has another shape or type than the recipe says")
+    values = array.numpy()
+    if np.issubdtype(expected, np.floating) and not np.isfinite(values).all():
+        raise _refused(f"'{name}' holds values that are not finite")
+    return torch.from_numpy(np.array(values))
+
+
+def _header_of(name: str, data: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    stream = io.BytesIO(data)
+    try:
+        if np.lib.format.read_magic(stream) != (1, 0):
+            raise _refused(f"'{name}' is in another NumPy format")
+        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
+    except ValueError as error:
+        raise _refused(f"'{name}' cannot be read") from error
+    if fortran_order and len(shape) > 1:
+        raise _refused(f"'{name}' is stored in another order")
+    return shape, dtype
+
+
+def _to_numpy(tensor: Tensor) -> np.ndarray[Any, np.dtype[Any]]:
+    values: np.ndarray[Any, np.dtype[Any]] = tensor.detach().cpu().numpy()
+    return values
+
+
+def _refused(reason: str) -> RefusedMessageError:
+    return RefusedMessageError(
+        ReplyCode.REFUSED_ARRAYS, f"A message was refused and nothing of it was used: {reason}."
+    )

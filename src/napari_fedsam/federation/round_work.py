@@ -1,0 +1,226 @@
+"""What a site does for a round: train on its cases, then judge the aggregated model."""
+
+import math
+from typing import Any
+
+from flwr.app import MetricRecord, RecordDict
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from napari_fedsam.cases.store import CaseStore
+from napari_fedsam.federation.errors import RefusedMessageError, ReplyCode
+from napari_fedsam.federation.messages import (
+    CONFIG_KEY,
+    EXAMPLES_KEY,
+    METRICS_KEY,
+    SHARED_KEY,
+    check_recipe,
+    config_record,
+    read_shared,
+    round_of,
+    shared_record,
+)
+from napari_fedsam.federation.site_files import SiteFiles
+from napari_fedsam.federation.site_state import Phase
+from napari_fedsam.federation.site_status import SiteStatus, progress_writer, update_status
+from napari_fedsam.files import atomic_path, make_private_folder
+from napari_fedsam.personalization.recipe import Recipe
+from napari_fedsam.training.evaluation import evaluate
+from napari_fedsam.training.local_update import local_update
+from napari_fedsam.training.samples import samples_from_store
+from napari_fedsam.training.site_model import load_site_model
+from napari_fedsam.training.versions import VersionStore
+
+_PROMPTS = ("none", "box")
+
+
+def train_round(content: RecordDict, files: SiteFiles) -> RecordDict:
+    """Train on this site's cases, starting from the received shared parameters.
+
+    The new local parameters stay in the site's folder until the round is judged.
+
+    Parameters
+    ----------
+    content : RecordDict
+        Shared parameters, recipe hash and number of the round.
+    files : SiteFiles
+        The site's files.
+
+    Returns
+    -------
+    RecordDict
+        The updated shared parameters and aggregate numbers, and nothing else.
+
+    Raises
+    ------
+    RefusedMessageError
+        When the message does not pass the checks, or the site has too few cases.
+    """
+    recipe = _agreed_recipe(content, files)
+    number = round_of(content)
+    update_status(files.status, phase=Phase.TRAINING, progress=0.0, round=number, message="")
+    samples = samples_from_store(CaseStore(files.cases), recipe, "train")
+    if len(samples) < recipe.minimum_cases:
+        raise RefusedMessageError(
+            ReplyCode.TOO_FEW_CASES,
+            f"This site has {len(samples)} training cases and the federation asks for at least "
+            f"{recipe.minimum_cases}; accept more corrections to take part.",
+        )
+    model, _ = load_site_model(files.site, recipe)
+    model.load_shared(read_shared(content, model.shared_spec()))
+    update = local_update(
+        model,
+        samples,
+        recipe,
+        seed=number,
+        progress=progress_writer(files.status),
+        cancelled=None,
+        cache_folder=make_private_folder(files.cache),
+    )
+    _keep_pending(model.local_state(), files, number, recipe.hash)
+    joined = SiteStatus.read(files.status).rounds_joined + 1
+    update_status(
+        files.status, phase=Phase.SENDING, progress=1.0, rounds_joined=joined, message=""
+    )
+    metrics = {
+        EXAMPLES_KEY: update.samples,
+        "loss": float(update.loss),
+        "seconds": float(update.seconds),
+    }
+    return RecordDict(
+        {
+            SHARED_KEY: shared_record(model.shared_state()),
+            METRICS_KEY: MetricRecord(metrics),
+            CONFIG_KEY: config_record(recipe.hash),
+        }
+    )
+
+
+def judge_round(content: RecordDict, files: SiteFiles) -> RecordDict:
+    """Judge the aggregated parameters with this site's local ones on its held-out cases.
+
+    The personalised model is saved as a version. It becomes the active one when its Dice, the mean
+    over the kinds of prompt, is not below that of the model in use (the base model before the
+    first version). Without held-out cases it is saved and not activated.
+
+    Parameters
+    ----------
+    content : RecordDict
+        Aggregated shared parameters, recipe hash and number of the round.
+    files : SiteFiles
+        The site's files.
+
+    Returns
+    -------
+    RecordDict
+        Dice, number of held-out cases and whether the model is in use, and nothing else.
+
+    Raises
+    ------
+    RefusedMessageError
+        When the message does not pass the checks.
+    """
+    recipe = _agreed_recipe(content, files)
+    number = round_of(content)
+    message = "Judging the new model on this site's held-out cases."
+    update_status(
+        files.status, phase=Phase.TRAINING, progress=1.0, round=number, message=message
+    )
+    model, active = load_site_model(files.site, recipe)
+    received = read_shared(content, model.shared_spec())
+    held_out = samples_from_store(CaseStore(files.cases), recipe, "val")
+    present = evaluate(model, held_out, prompts=_PROMPTS).dice if held_out else {}
+    model.load_shared(received)
+    pending = _pending(files, number, recipe.hash)
+    if pending is not None:
+        model.load_local(pending)
+    dice = evaluate(model, held_out, prompts=_PROMPTS).dice if held_out else {}
+
+    versions = VersionStore(files.versions)
+    version = versions.save(
+        model.shared_state(), model.local_state(), round=number, recipe_hash=recipe.hash, dice=dice
+    )
+    better = _is_not_worse(dice, present)
+    if better:
+        versions.activate(version.number)
+    files.pending.unlink(missing_ok=True)
+    in_use = "the base model" if active is None else f"version {active.number}"
+    _tell_judgement(files, number, dice, present, better, in_use)
+    metrics = {
+        EXAMPLES_KEY: len(held_out),
+        "dice-none": _number(dice, "none"),
+        "dice-box": _number(dice, "box"),
+        "activated": int(better),
+    }
+    return RecordDict({METRICS_KEY: MetricRecord(metrics), CONFIG_KEY: config_record(recipe.hash)})
+
+
+def _agreed_recipe(content: RecordDict, files: SiteFiles) -> Recipe:
+    if not files.recipe.exists():
+        raise RefusedMessageError(
+            ReplyCode.NOT_IN_FEDERATION, "This site has no recipe; install the federation's profile."
+        )
+    recipe = Recipe.read(files.recipe)
+    check_recipe(content, recipe.hash)
+    return recipe
+
+
+def _keep_pending(
+    state: dict[str, Tensor], files: SiteFiles, number: int, recipe_hash: str
+) -> None:
+    with atomic_path(files.pending) as temporary:
+        save_file(state, temporary, metadata={"round": str(number), "recipe": recipe_hash})
+
+
+def _pending(files: SiteFiles, number: int, recipe_hash: str) -> dict[str, Tensor] | None:
+    """Return the local parameters of exactly this round, if this site trained in it."""
+    if not files.pending.exists():
+        return None
+    with safe_open(files.pending, framework="pt") as stored:
+        if stored.metadata() != {"round": str(number), "recipe": recipe_hash}:
+            return None
+        return {name: stored.get_tensor(name) for name in stored.keys()}
+
+
+def _is_not_worse(candidate: dict[str, float | None], present: dict[str, float | None]) -> bool:
+    mean = _mean(candidate)
+    return mean is not None and mean >= (_mean(present) or 0.0)
+
+
+def _mean(dice: dict[str, float | None]) -> float | None:
+    known = [dice[kind] for kind in _PROMPTS if dice.get(kind) is not None]
+    return math.fsum(value for value in known if value is not None) / len(known) if known else None
+
+
+def _tell_judgement(
+    files: SiteFiles,
+    number: int,
+    dice: dict[str, float | None],
+    present: dict[str, float | None],
+    better: bool,
+    in_use: str,
+) -> None:
+    mean = _mean(dice)
+    if mean is None:
+        message = (
+            f"Round {number}: the new model is kept but not used, for there are no held-out cases "
+            f"to judge it; {in_use} stays in use."
+        )
+    elif better:
+        message = f"Round {number}: the new model is in use (Dice {mean:.3f} on held-out cases)."
+    else:
+        message = (
+            f"Round {number}: the new model is kept but not used (Dice {mean:.3f} against "
+            f"{_mean(present) or 0.0:.3f}); {in_use} stays in use."
+        )
+    history = SiteStatus.read(files.status).dice_history
+    if mean is not None:
+        history = (*history, (number, mean))
+    update_status(
+        files.status, phase=Phase.UP_TO_DATE, progress=1.0, message=message, dice_history=history
+    )
+
+
+def _number(dice: dict[str, Any], kind: str) -> float:
+    return float(dice.get(kind) or 0.0)

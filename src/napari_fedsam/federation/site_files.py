@@ -1,0 +1,97 @@
+"""Where the parts of a federation lie inside a site's folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from napari_fedsam.federation.keys import PRIVATE_KEY_NAME, PUBLIC_KEY_NAME
+from napari_fedsam.files import make_private_folder
+
+SITE_FOLDER_KEY = "site-folder"
+
+
+@dataclass(frozen=True)
+class SiteFiles:
+    """The files of one site, all below its folder.
+
+    Attributes
+    ----------
+    site : Path
+        The site's folder, which also holds `cases` and `versions`.
+    """
+
+    site: Path
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder of everything that concerns the federation."""
+        return self.site / "federation"
+
+    @property
+    def cases(self) -> Path:
+        """Return the folder of the local training set."""
+        return self.site / "cases"
+
+    @property
+    def versions(self) -> Path:
+        """Return the folder of the model versions."""
+        return self.site / "versions"
+
+    @property
+    def profile(self) -> Path:
+        """Return the file of the federation profile."""
+        return self.folder / "profile.json"
+
+    @property
+    def recipe(self) -> Path:
+        """Return the file of the agreed recipe."""
+        return self.folder / "recipe.json"
+
+    @property
+    def authority(self) -> Path:
+        """Return the coordinator's CA certificate (PEM)."""
+        return self.folder / "ca.pem"
+
+    @property
+    def private_key(self) -> Path:
+        """Return the site's private key."""
+        return self.folder / PRIVATE_KEY_NAME
+
+    @property
+    def public_key(self) -> Path:
+        """Return the site's public key."""
+        return self.folder / PUBLIC_KEY_NAME
+
+    @property
+    def status(self) -> Path:
+        """Return the status file that the ClientApp writes."""
+        return self.folder / "status.json"
+
+    @property
+    def node(self) -> Path:
+        """Return the file that the connected node writes; its time is the last contact."""
+        return self.folder / "node.json"
+
+    @property
+    def audit(self) -> Path:
+        """Return the log of every message that left this site."""
+        return self.folder / "audit.jsonl"
+
+    @property
+    def pending(self) -> Path:
+        """Return the local parameters of a round that is not judged yet."""
+        return self.folder / "pending.safetensors"
+
+    @property
+    def lock(self) -> Path:
+        """Return the lock held by the program that has joined with this folder."""
+        return self.folder / "site.lock"
+
+    @property
+    def cache(self) -> Path:
+        """Return the folder of embeddings that training can compute again."""
+        return self.folder / "cache"
+
+    def create(self) -> None:
+        """Create the private folders."""
+        make_private_folder(self.site)
+        make_private_folder(self.folder)

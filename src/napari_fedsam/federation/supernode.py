@@ -1,0 +1,44 @@
+"""Entry point of the site's node: Flower's SuperNode, made to obey this site.
+
+Run as `python -m napari_fedsam.federation.supernode`. Everything is Flower's own except that
+
+- a bundle whose hash is not the pinned one is refused before any of it is stored or loaded,
+- a failure inside Flower reaches the coordinator as a code, never as `str(exception)`,
+- every successful exchange with the coordinator leaves its time in a file for the panel.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from napari_fedsam.federation.node_guard import NodeGuard
+from napari_fedsam.federation.site_files import SiteFiles
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Start the node; what this parser does not know is handed to Flower's."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--site-folder", type=Path, required=True)
+    parser.add_argument("--pinned-bundle", required=True, help="SHA-256 of the only bundle to run")
+    parser.add_argument("--parent-pid", type=int, help="end when this process has ended")
+    own, flower_arguments = parser.parse_known_args(arguments)
+
+    guard = NodeGuard(SiteFiles(own.site_folder), own.pinned_bundle)
+    guard.install()
+    guard.self_test()
+
+    from flwr.supercore.app_utils import start_parent_process_monitor
+    from flwr.supercore.exit import ExitCode, flwr_exit
+    from flwr.supernode.cli import flower_supernode
+
+    if own.parent_pid is not None:
+        start_parent_process_monitor(own.parent_pid)
+    sys.argv = ["flower-supernode", *flower_arguments]
+    flower_supernode()
+    # Flower returns here after an unexpected error and would leave its local server running.
+    flwr_exit(ExitCode.SUPERNODE_CONNECTION_ERROR, "The connection ended unexpectedly.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Scans and masks in and out through SimpleITK, with their geometry."""

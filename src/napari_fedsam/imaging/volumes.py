@@ -1,0 +1,137 @@
+"""NIfTI, NRRD and MetaImage through SimpleITK."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813
+from numpy.typing import NDArray
+
+from napari_fedsam.imaging.errors import ImagingError
+from napari_fedsam.imaging.files import explained_access, suffix_of
+from napari_fedsam.imaging.geometry import Geometry
+from napari_fedsam.imaging.integrity import require_complete
+from napari_fedsam.imaging.itk import at_most_32_bits, silent_itk
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """The content of a volume file.
+
+    Attributes
+    ----------
+    pixels : ndarray
+        Shape (z, y, x) of at most 32 bits, or (z, y, x, 3) uint8.
+    geometry : Geometry
+        2-D where the file is 2-D.
+    is_anatomical : bool
+        Whether the file says how its axes lie in the patient.
+    """
+
+    pixels: NDArray[Any]
+    geometry: Geometry
+    is_anatomical: bool
+
+
+def read_volume(path: Path) -> Volume:
+    """Read a NIfTI, NRRD or MetaImage file of two or three dimensions.
+
+    Rescaling that the file asks for (NIfTI's scl_slope) is applied. Trailing dimensions of
+    length one are dropped. An alpha channel is dropped.
+
+    Raises
+    ------
+    ImagingError
+        If the file is missing, unreadable, not an image, incomplete, sheared, of four or more
+        dimensions, or neither gray nor 8-bit colour.
+    """
+    with explained_access(path), path.open("rb"):
+        pass
+    require_complete(path)
+    with silent_itk():
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(path))
+        try:
+            reader.ReadImageInformation()
+            _drop_trailing_dimensions(reader, path)
+            image = reader.Execute()
+            geometry = Geometry.from_image(image)
+        except RuntimeError as error:
+            raise _explained(error, path) from error
+        except ValueError as error:
+            raise ImagingError(
+                f"{path.name} has a damaged header ({error}): export it again."
+            ) from error
+        pixels = _pixels(image, path)
+    return Volume(pixels.reshape(geometry.array_shape + pixels.shape[geometry.dimension :]),
+                  geometry, _is_anatomical(reader, suffix_of(path)))
+
+
+def _drop_trailing_dimensions(reader: Any, path: Path) -> None:
+    size = tuple(reader.GetSize())
+    if len(size) <= 3:
+        return
+    if math.prod(size[3:]) > 1:
+        extent = " x ".join(str(n) for n in size)
+        raise ImagingError(
+            f"{path.name} has {len(size)} dimensions ({extent}): export one time point or "
+            "channel as a 3-D file and open that."
+        )
+    reader.SetExtractSize([*size[:3], *[0] * (len(size) - 3)])
+
+
+def _explained(error: RuntimeError, path: Path) -> ImagingError:
+    text = str(error)
+    if "orthonormal" in text or "Bad direction" in text:
+        return ImagingError(
+            f"{path.name} has axes that are sheared or do not fit its dimensions, which a voxel "
+            "grid cannot show undistorted: resample it to a rectangular 3-D grid first."
+        )
+    if "Unable to determine ImageIO reader" in text:
+        return ImagingError(
+            f"{path.name} is not an image, or it is damaged: open a file that is really "
+            f"{_FORMATS[suffix_of(path)]}."
+        )
+    return ImagingError(
+        f"{path.name} is truncated or damaged and cannot be read: copy or export it again."
+    )
+
+
+_FORMATS = {
+    ".nii": "NIfTI",
+    ".nii.gz": "compressed NIfTI",
+    ".nrrd": "NRRD",
+    ".nhdr": "NRRD",
+    ".mha": "MetaImage",
+    ".mhd": "MetaImage",
+}
+
+
+def _pixels(image: Any, path: Path) -> NDArray[Any]:
+    array: NDArray[Any] = sitk.GetArrayFromImage(image)
+    channels = image.GetNumberOfComponentsPerPixel()
+    if array.dtype.kind == "c":
+        raise ImagingError(
+            f"{path.name} holds complex numbers: export the magnitude and open that."
+        )
+    if channels == 1:
+        return at_most_32_bits(array.reshape(image.GetSize()[::-1]), path)
+    if channels not in (3, 4) or array.dtype != np.uint8:
+        raise ImagingError(
+            f"{path.name} has {channels} values of type {array.dtype} in each voxel: only gray "
+            "and 8-bit colour can be shown, so export one channel."
+        )
+    return array[..., :3]
+
+
+def _is_anatomical(reader: Any, suffix: str) -> bool:
+    """Say whether the header relates the axes to the patient."""
+    keys = set(reader.GetMetaDataKeys())
+    if suffix.startswith(".nii"):
+        codes = [reader.GetMetaData(k) for k in ("qform_code", "sform_code") if k in keys]
+        return any(code.strip() not in ("", "0") for code in codes)
+    if suffix in (".nrrd", ".nhdr"):
+        return "NRRD_space" in keys
+    return True

@@ -1,0 +1,1 @@
+"""Inserted modules, methods, and the frozen/shared/local parameter partition."""

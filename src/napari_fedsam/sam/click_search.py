@@ -1,0 +1,130 @@
+"""Clicks for a model that was trained on boxes only.
+
+A lone click becomes boxes of several sizes around it, and the model's own predicted IoU ranks
+what comes back. Further clicks add boxes that start from the mask so far: grown to take a
+positive click in, cut short of a negative one. A candidate that disagrees with a click loses to
+one that agrees with it, whatever its predicted IoU.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_fedsam.sam.prompts import Box, Prompts, box_of_mask
+
+# Half-widths as fractions of the image's long side: 8 to 84 pixels of 256.
+HALF_WIDTHS = tuple(width / 256 for width in (8, 12, 17, 24, 33, 44, 56, 70, 84))
+
+
+def candidate_boxes(
+    prompts: Prompts, shape: tuple[int, int], previous: NDArray[np.bool_] | None = None
+) -> list[Box]:
+    """Propose boxes for clicks.
+
+    Parameters
+    ----------
+    prompts : Prompts
+        With at least one positive click.
+    shape : (H, W)
+        The image's size in pixels.
+    previous : bool array of shape (H, W), optional
+        The mask that the clicks are meant to correct.
+
+    Returns
+    -------
+    list of (x0, y0, x1, y1)
+        Clipped to the image, without repeats.
+    """
+    positives = prompts.positives
+    low, high = positives.min(axis=0), positives.max(axis=0)
+    boxes: list[Box] = []
+    start = box_of_mask(previous) if previous is not None else None
+    if start is not None:
+        boxes.append(_union(start, low, high))
+    if prompts.box is not None:
+        boxes.append(_union(prompts.box, low, high))
+    for fraction in HALF_WIDTHS:
+        half = fraction * max(shape)
+        boxes.append(
+            (
+                float(low[0] - half),
+                float(low[1] - half),
+                float(high[0] + half),
+                float(high[1] + half),
+            )
+        )
+    boxes += [cut for box in boxes for cut in _cuts(box, prompts.negatives, low, high)]
+    return list(dict.fromkeys(_clipped(box, shape) for box in boxes))
+
+
+def _union(box: Box, low: NDArray[np.float32], high: NDArray[np.float32]) -> Box:
+    return (
+        min(box[0], float(low[0])),
+        min(box[1], float(low[1])),
+        max(box[2], float(high[0])),
+        max(box[3], float(high[1])),
+    )
+
+
+def _cuts(
+    box: Box,
+    negatives: NDArray[np.float32],
+    low: NDArray[np.float32],
+    high: NDArray[np.float32],
+) -> list[Box]:
+    """Return the box cut just short of each negative click that lies in it, on each free side."""
+    cuts: list[Box] = []
+    x0, y0, x1, y1 = box
+    for negative_x, negative_y in negatives:
+        x, y = float(negative_x), float(negative_y)
+        if not (x0 <= x <= x1 and y0 <= y <= y1):
+            continue
+        if x > high[0]:
+            cuts.append((x0, y0, x - 1, y1))
+        if x < low[0]:
+            cuts.append((x + 1, y0, x1, y1))
+        if y > high[1]:
+            cuts.append((x0, y0, x1, y - 1))
+        if y < low[1]:
+            cuts.append((x0, y + 1, x1, y1))
+    return cuts
+
+
+def _clipped(box: Box, shape: tuple[int, int]) -> Box:
+    height, width = shape
+    x0, x1 = np.clip((box[0], box[2]), 0, width - 1)
+    y0, y1 = np.clip((box[1], box[3]), 0, height - 1)
+    return float(x0), float(y0), float(x1), float(y1)
+
+
+def agreement(mask: NDArray[np.bool_], prompts: Prompts) -> float:
+    """Return the share of clicks (0..1) that a mask of shape (H, W) agrees with."""
+    if len(prompts.points) == 0:
+        return 1.0
+    height, width = mask.shape
+    columns = np.clip(np.rint(prompts.points[:, 0]).astype(int), 0, width - 1)
+    rows = np.clip(np.rint(prompts.points[:, 1]).astype(int), 0, height - 1)
+    return float(np.mean(mask[rows, columns] == prompts.labels))
+
+
+def best_candidate(
+    masks: Sequence[NDArray[np.bool_]], scores: Sequence[float], prompts: Prompts
+) -> int:
+    """Return the index of the candidate that agrees with most clicks, then scores highest."""
+    ranks = [(agreement(mask, prompts), score) for mask, score in zip(masks, scores, strict=True)]
+    return max(range(len(ranks)), key=ranks.__getitem__)
+
+
+def clicked_components(mask: NDArray[np.bool_], prompts: Prompts) -> NDArray[np.bool_]:
+    """Keep the components of a mask that hold a positive click; all of them when none does."""
+    from scipy import ndimage
+
+    components, count = ndimage.label(mask)
+    if count <= 1 or len(prompts.positives) == 0:
+        return mask
+    height, width = mask.shape
+    columns = np.clip(np.rint(prompts.positives[:, 0]).astype(int), 0, width - 1)
+    rows = np.clip(np.rint(prompts.positives[:, 1]).astype(int), 0, height - 1)
+    clicked = set(components[rows, columns].tolist()) - {0}
+    return np.isin(components, list(clicked)) if clicked else mask

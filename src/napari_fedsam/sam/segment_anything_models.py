@@ -1,0 +1,89 @@
+"""segment-anything's ViT-B, ViT-L and ViT-H (Kirillov et al. 2023), and MedSAM (a ViT-B)."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from napari_fedsam.sam.preprocessing import SAM_PIXEL_MEAN, SAM_PIXEL_STD, PixelPreprocessing
+from napari_fedsam.sam.protocol import PromptKind, Stage
+
+VitSize = Literal["vit_b", "vit_l", "vit_h"]
+INPUT_SIZE = 1024
+
+
+class SegmentAnything(nn.Module):
+    """A segment-anything model as a `PromptableModel`, without weights until `load_weights`.
+
+    Parameters
+    ----------
+    size : {"vit_b", "vit_l", "vit_h"}
+        The official architecture.
+    name : str
+        The registry's name.
+    medsam : bool
+        MedSAM's preprocessing (per-image min-max) and prompts (boxes only) instead of SAM's.
+    """
+
+    def __init__(self, size: VitSize, name: str, *, medsam: bool = False) -> None:
+        super().__init__()
+        from segment_anything import sam_model_registry
+
+        self.name = name
+        self.input_size = INPUT_SIZE
+        self.prompt_kinds: frozenset[PromptKind] = (
+            frozenset({"box"}) if medsam else frozenset({"point", "box"})
+        )
+        network = sam_model_registry[size]()
+        self.image_encoder: nn.Module = network.image_encoder
+        self.prompt_encoder: nn.Module = network.prompt_encoder
+        self.mask_decoder: nn.Module = network.mask_decoder
+        self.preprocessing = (
+            PixelPreprocessing(INPUT_SIZE)
+            if medsam
+            else PixelPreprocessing(INPUT_SIZE, SAM_PIXEL_MEAN, SAM_PIXEL_STD)
+        )
+
+    def load_weights(self, state: dict[str, torch.Tensor]) -> None:
+        """Load a state dictionary in the official layout.
+
+        Raises
+        ------
+        RuntimeError
+            When names or shapes differ from the architecture's.
+        """
+        weights = {
+            name: tensor
+            for name, tensor in state.items()
+            if name not in ("pixel_mean", "pixel_std")
+        }
+        self.load_state_dict(weights)
+        self.eval()
+
+    def preprocess(self, image: NDArray[np.uint8]) -> torch.Tensor:
+        """Return the encoder's input; see `PixelPreprocessing`."""
+        return self.preprocessing(image)
+
+    def encoder_stages(self) -> Sequence[Stage]:
+        """Return the ViT as a chain: patch and position embedding, every block, the neck."""
+        encoder = self.image_encoder
+
+        def embed(pixels: torch.Tensor) -> torch.Tensor:
+            tokens: torch.Tensor = encoder.patch_embed(pixels)  # type: ignore[operator]
+            if encoder.pos_embed is None:
+                return tokens
+            return tokens + encoder.pos_embed  # type: ignore[operator]
+
+        def neck(tokens: torch.Tensor) -> torch.Tensor:
+            embedding: torch.Tensor = encoder.neck(tokens.permute(0, 3, 1, 2))  # type: ignore[operator]
+            return embedding
+
+        return [embed, *encoder.blocks, neck]  # type: ignore[misc]
+
+    def structure_tokens(self, structure: int | None, batch: int) -> torch.Tensor:
+        """Return no tokens: the base model knows no structures."""
+        del structure
+        return torch.zeros(batch, 0, 256, device=next(self.parameters()).device)

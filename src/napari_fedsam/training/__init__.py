@@ -1,0 +1,1 @@
+"""Local trainer, losses, metrics, evaluation and model versions."""

@@ -1,0 +1,1 @@
+"""The napari dock widget; everything Qt lives here."""
