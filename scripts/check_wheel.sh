@@ -12,7 +12,8 @@ trap 'rm -rf "$work"' EXIT
 fresh=$work/venv
 
 main() {
-    "$development/bin/python" -m build --wheel --outdir "$work/dist" >"$work/build.log" ||
+    # Through a source distribution, so that no left-over of an earlier build gets in.
+    "$development/bin/python" -m build --outdir "$work/dist" >"$work/build.log" 2>&1 ||
         { cat "$work/build.log"; exit 1; }
     make_fresh_environment
     "$development/bin/python" -m pip --python "$fresh/bin/python" install --quiet --no-deps \

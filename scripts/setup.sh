@@ -92,7 +92,7 @@ install_system_packages() {
     local missing
     missing=$(missing_system_packages)
     [ -n "$missing" ] || return 0
-    missing=$(echo "$missing" | tr '\n' ' ')
+    missing=$(echo $missing)
     if may_use_apt; then
         echo "Installing system packages: $missing"
         # shellcheck disable=SC2086  # a list of words

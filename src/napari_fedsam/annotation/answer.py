@@ -76,8 +76,7 @@ def _one_box_each(ask: Ask) -> list[Ask]:
         distances = [_distance(click, box) for box in ask.boxes]
         shares[distances.index(min(distances))].append(click)
     return [
-        Ask(boxes=(box,), clicks=tuple(share))
-        for box, share in zip(ask.boxes, shares, strict=True)
+        Ask(boxes=(box,), clicks=tuple(share)) for box, share in zip(ask.boxes, shares, strict=True)
     ]
 
 

@@ -76,7 +76,7 @@ def checked_structure(structure: object, kind: type[_Kind]) -> _Kind:
 def checked_window(window: object) -> tuple[float, float]:
     """Return (low, high), finite, low < high."""
     pair = _finite_pair(window)
-    if pair is None or pair[0] >= pair[1]:
+    if pair is None or not 0 < pair[1] - pair[0] < math.inf:
         raise InvalidCaseError(
             "The case's display window must be two finite numbers, the lower one first."
         )
@@ -107,9 +107,8 @@ def _checked_prompt(prompt: object) -> dict[str, JsonValue]:
         raise InvalidCaseError('Each prompt of a case must be a JSON object with a "kind".')
     kind = prompt["kind"]
     try:
-        plain: dict[str, JsonValue] = json.loads(
-            json.dumps(dict(prompt), allow_nan=False, default=_plain_number)
-        )
+        text = json.dumps(dict(prompt), allow_nan=False, ensure_ascii=False, default=_plain_number)
+        plain: dict[str, JsonValue] = json.loads(text.encode())
     except (TypeError, ValueError) as error:
         raise InvalidCaseError(
             f"A {kind} prompt of the case cannot be written as JSON; give plain numbers and text."

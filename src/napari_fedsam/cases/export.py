@@ -105,9 +105,9 @@ def _refuse_bad_destination(destination: Path, store: Path) -> None:
         raise CaseStoreError(
             f"{destination} is inside the cases folder; export to a folder outside of it."
         )
-    if destination.exists() and not destination.is_dir():
-        raise CaseStoreError(f"{destination} is a file; export to a new or empty folder.")
     with told_as_one_sentence("The cases were not exported", destination):
+        if destination.exists() and not destination.is_dir():
+            raise CaseStoreError(f"{destination} is a file; export to a new or empty folder.")
         if destination.is_dir() and any(destination.iterdir()):
             raise CaseStoreError(f"{destination} is not empty; export to a new or empty folder.")
 

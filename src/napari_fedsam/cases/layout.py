@@ -40,9 +40,13 @@ FORGOTTEN = ".forgotten-"
 
 
 def case_names(folder: Path) -> Iterator[str]:
-    """Yield the names of the real folders inside `folder` that look like case ids."""
-    if not folder.is_dir():
-        return
+    """Yield the names of the real folders inside `folder` that look like case ids.
+
+    Raises
+    ------
+    OSError
+        When the folder cannot be listed: an unplugged disk is not an empty store.
+    """
     with os.scandir(folder) as entries:
         for entry in entries:
             if CASE_ID.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):

@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
@@ -30,6 +30,7 @@ from napari_fedsam.cases.errors import (
 )
 from napari_fedsam.cases.export import export_cases
 from napari_fedsam.cases.ids import CASE_ID, new_case_id
+from napari_fedsam.cases.index import Origin
 from napari_fedsam.cases.integrity import read_case, write_case
 from napari_fedsam.cases.layout import (
     NEW,
@@ -223,9 +224,10 @@ class CaseStore:
             When no case belongs to this pseudonym, or files cannot be removed.
         """
         with self._deleting():
-            found, unattributed = self._folders_of(pseudonym)
+            names = self._patient_and_scans(pseudonym)
+            found, unattributed = self._folders_of(names)
             delete_folders(self._folder, found, forget_patient=True)
-            forgotten = forget(self._folder / SPLITS, [pseudonym])
+            forgotten = forget(self._folder / SPLITS, names)
             if not found and not forgotten:
                 raise CaseStoreError(
                     f"No case of this patient is kept in {self._folder}; see the list of cases for "
@@ -327,10 +329,12 @@ class CaseStore:
                 patient=patient,
             )
             temporary.rename(self._folder / case_id)
+            fsync_folder(self._folder)
         except BaseException:
+            with suppress(OSError):
+                (self._folder / case_id).rename(temporary)
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        fsync_folder(self._folder)
         return record
 
     def _split_for(self, scan: str, patient: str, wanted: Split | None) -> Split:
@@ -352,15 +356,19 @@ class CaseStore:
             except BrokenCaseError as error:
                 _log.warning("%s", error)
 
-    def _folders_of(self, pseudonym: str) -> tuple[list[tuple[str, Path]], int]:
-        """Return the folders of a patient's cases, and how many set aside could be anybody's."""
-        records = self._catalogue.records()
-        names = {pseudonym}
-        names |= {record.scan for record in records if record.patient == pseudonym}
+    def _patient_and_scans(self, pseudonym: str) -> set[str]:
+        known: list[CaseRecord | Origin] = [
+            *self._catalogue.records(),
+            *read_remembered(self._folder / SPLITS),
+        ]
+        return {pseudonym} | {case.scan for case in known if case.patient == pseudonym}
+
+    def _folders_of(self, names: set[str]) -> tuple[list[tuple[str, Path]], int]:
+        """Return the folders of these patients' cases, and how many set aside are of nobody."""
         found = [
             (record.id, self._folder / record.id)
-            for record in records
-            if record.patient in names or record.scan in names
+            for record in self._catalogue.records()
+            if names & {record.patient, record.scan}
         ]
         aside = self.set_aside()
         found += [(case.id, case.folder) for case in aside if names & set(case.pseudonyms)]

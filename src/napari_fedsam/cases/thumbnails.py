@@ -69,8 +69,8 @@ def _size_on_screen(shape: tuple[int, ...], spacing: tuple[float, float] | None)
 
 def _windowed(image: NDArray[Any], window: tuple[float, float]) -> NDArray[np.uint8]:
     low, high = window
-    shown = (image.astype(np.float64) - low) / (high - low)
-    return np.rint(np.clip(shown, 0, 1) * 255).astype(np.uint8)
+    shown = (np.clip(image.astype(np.float64), low, high) - low) / (high - low)
+    return np.rint(shown * 255).astype(np.uint8)
 
 
 def _outline(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:

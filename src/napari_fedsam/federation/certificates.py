@@ -75,8 +75,10 @@ def create_certificates(
     authority_key = ec.generate_private_key(ec.SECP384R1())
     authority = _authority_certificate(authority_key, name, valid_days)
     server_key = ec.generate_private_key(ec.SECP384R1())
-    server = _server_certificate(
-        server_key, [*hosts, *_LOOPBACK], name, valid_days, authority, authority_key
+    server = (
+        _server_request(server_key, [*hosts, *_LOOPBACK], name, authority.subject, valid_days)
+        .add_extension(_authority_identifier(authority_key), critical=False)
+        .sign(authority_key, hashes.SHA384())
     )
     write_private_file(files.authority_key, _private_pem(authority_key))
     write_private_file(files.server_key, _private_pem(server_key))
@@ -98,24 +100,24 @@ def _authority_certificate(
     )
 
 
-def _server_certificate(
+def _authority_identifier(key: ec.EllipticCurvePrivateKey) -> x509.AuthorityKeyIdentifier:
+    return x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
+
+
+def _server_request(
     key: ec.EllipticCurvePrivateKey,
     hosts: Sequence[str],
     name: str,
+    issuer: x509.Name,
     valid_days: int,
-    authority: x509.Certificate,
-    authority_key: ec.EllipticCurvePrivateKey,
-) -> x509.Certificate:
-    identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
+) -> x509.CertificateBuilder:
     names = [_alternative_name(host) for host in dict.fromkeys(hosts)]
     return (
-        _builder(_subject(name), authority.subject, key.public_key(), valid_days)
+        _builder(_subject(name), issuer, key.public_key(), valid_days)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(identifier, critical=False)
-        .sign(authority_key, hashes.SHA384())
     )
 
 

@@ -3,13 +3,16 @@
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from napari_fedsam.federation.errors import FederationError
 from napari_fedsam.files import fsync_folder, make_private_folder, sha256_of, write_text_atomically
+
+if TYPE_CHECKING:
+    # PyTorch takes seconds to import, and most commands of a coordinator read records alone.
+    from torch import Tensor
 
 _ARRAYS = "shared.safetensors"
 _RESULT = "round.json"
@@ -83,7 +86,7 @@ class RoundResult(BaseModel):
         """The round in one line."""
         left_out = f", {len(self.refused)} left out" if self.refused else ""
         if not self.aggregated:
-            return f"round {self.round}: too few updates ({self.updates}){left_out}; nothing changed"
+            return f"round {self.round}: too few updates{left_out}; nothing changed"
         dice = "".join(f", Dice {kind} {value:.3f}" for kind, value in self.dice.items())
         return (
             f"round {self.round}: {self.updates} updates from {self.examples} cases{left_out}"
@@ -101,7 +104,10 @@ class CheckpointStore:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = make_private_folder(folder / "rounds")
+        self._folder = folder / "rounds"
+
+    def remove_unfinished(self) -> None:
+        """Remove what a killed ServerApp was saving; only the one that saves may call this."""
         for left in self._folder.glob(".saving-*"):
             shutil.rmtree(left, ignore_errors=True)
 
@@ -123,7 +129,7 @@ class CheckpointStore:
         results = self.results()
         return results[-1].round + 1 if results else 1
 
-    def newest(self, recipe_hash: str) -> dict[str, Tensor] | None:
+    def newest(self, recipe_hash: str) -> "dict[str, Tensor] | None":
         """Return the shared parameters of the newest aggregated round of a recipe, if any.
 
         Raises
@@ -139,14 +145,20 @@ class CheckpointStore:
                         f"The parameters of round {result.round} are damaged; restore {path} from "
                         "a backup or remove its folder to resume at the round before."
                     )
-                return load_file(path)
+                from safetensors.torch import load_file
+
+                shared: dict[str, Tensor] = load_file(path)
+                return shared
         return None
 
-    def save(self, result: RoundResult, shared: dict[str, Tensor] | None) -> RoundResult:
+    def save(self, result: RoundResult, shared: "dict[str, Tensor] | None") -> RoundResult:
         """Save a round in one step; `shared` is None when nothing was aggregated."""
+        make_private_folder(self._folder)
         temporary = Path(tempfile.mkdtemp(prefix=".saving-", dir=self._folder))
         try:
             if shared is not None:
+                from safetensors.torch import save_file
+
                 save_file(shared, temporary / _ARRAYS)
                 checksum = sha256_of(temporary / _ARRAYS)
                 result = result.model_copy(update={"aggregated": True, "sha256": checksum})

@@ -13,18 +13,21 @@ from napari_fedsam.federation.bundle import build_bundle, bundle_hash
 from napari_fedsam.federation.certificates import CertificateFiles, create_certificates
 from napari_fedsam.federation.checkpoints import CheckpointStore, RoundResult
 from napari_fedsam.federation.control import Control, connect
-from napari_fedsam.federation.coordinator_status import CoordinatorSettings, CoordinatorStatus
+from napari_fedsam.federation.coordinator_status import (
+    PROFILE_NAME,
+    RECIPE_NAME,
+    CoordinatorSettings,
+    CoordinatorStatus,
+)
 from napari_fedsam.federation.errors import FederationError
 from napari_fedsam.federation.keys import public_key_pem
 from napari_fedsam.federation.processes import ProcessTable
 from napari_fedsam.federation.profile import SiteProfile
-from napari_fedsam.federation.server_app import RECIPE_NAME
 from napari_fedsam.federation.sites import ApprovedSite, SiteList
 from napari_fedsam.federation.superlink import SUPEREXEC, SUPERLINK, start_superlink
 from napari_fedsam.files import make_private_folder, write_text_atomically
 from napari_fedsam.personalization.recipe import Recipe
 
-PROFILE_NAME = "site-profile.json"
 _POLL_SECONDS = 0.5
 
 

@@ -4,6 +4,11 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
+# Tells the ServerApp, a child process, which folder is its coordinator's.
+COORDINATOR_VARIABLE = "NAPARI_FEDSAM_COORDINATOR"
+RECIPE_NAME = "recipe.json"
+PROFILE_NAME = "site-profile.json"
+
 
 class CoordinatorSettings(BaseModel):
     """What `init` fixed.

@@ -41,9 +41,7 @@ def shared_record(state: Mapping[str, Tensor]) -> ArrayRecord:
     ArrayRecord
         The same arrays, names sorted, so that equal parameters make equal messages.
     """
-    return ArrayRecord(
-        {name: Array(np.ascontiguousarray(_to_numpy(state[name]))) for name in sorted(state)}
-    )
+    return ArrayRecord({name: Array(_to_numpy(state[name])) for name in sorted(state)})
 
 
 def config_record(recipe_hash: str, round_number: int | None = None) -> ConfigRecord:
@@ -162,8 +160,8 @@ def _header_of(name: str, data: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 
 def _to_numpy(tensor: Tensor) -> np.ndarray[Any, np.dtype[Any]]:
-    values: np.ndarray[Any, np.dtype[Any]] = tensor.detach().cpu().numpy()
-    return values
+    # In C order: the other end refuses anything else.
+    return np.array(tensor.detach().cpu().numpy(), order="C")
 
 
 def _refused(reason: str) -> RefusedMessageError:

@@ -8,6 +8,7 @@ import inspect
 import json
 import logging
 import os
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -53,8 +54,8 @@ class NodeGuard:
         self._files = files
         self._pinned = pinned_bundle
         # The package re-exports functions under the names of its modules: import by full name.
-        self._loop = importlib.import_module("flwr.supernode.start_client_internal")
-        self._transport = importlib.import_module("flwr.supernode.fleet_http_connection")
+        self._loop: Any = importlib.import_module("flwr.supernode.start_client_internal")
+        self._transport: Any = importlib.import_module("flwr.supernode.fleet_http_connection")
 
     def install(self) -> None:
         """Patch Flower in this process.
@@ -86,17 +87,20 @@ class NodeGuard:
         state.set_node_id(1)
         instruction = _instruction()
         foreign = Fab(self._pinned, b"not the pinned bundle", {})
-        self._loop._pull_and_store_message(
-            state=state,
-            object_store=store_factory.store(),
-            node_config={},
-            receive=lambda: (instruction, get_object_tree(instruction)),
-            get_run=lambda run_id: Run.create_empty(run_id),
-            get_fab=self._checked_bundles(lambda _hash, _run: foreign, told=False),
-            pull_object=lambda _run, _object: b"",
-            confirm_message_received=lambda _run, _message: None,
-            trusted_entities=None,
-        )
+        run = Run.create_empty(1)
+        run.fab_hash = self._pinned
+        with _quiet_flower(), contextlib.suppress(zipfile.BadZipFile):
+            self._loop._pull_and_store_message(
+                state=state,
+                object_store=store_factory.store(),
+                node_config={},
+                receive=lambda: (instruction, get_object_tree(instruction)),
+                get_run=lambda _run: run,
+                get_fab=self._checked_bundles(lambda _hash, _run: foreign, told=False),
+                pull_object=lambda _run, _object: b"",
+                confirm_message_received=lambda _run, _message: None,
+                trusted_entities=None,
+            )
         replies = state.get_messages_legacy(is_reply=True)
         refused = [reply.has_error() and reply.error.code for reply in replies]
         if refused != [ErrorCode.INVALID_FAB] or state.get_run(1) is not None:
@@ -170,6 +174,12 @@ class NodeGuard:
                 return send(message, tree, seconds)
             refused = message.error.code == ErrorCode.INVALID_FAB
             code = ReplyCode.REFUSED_BUNDLE if refused else ReplyCode.FAILED
+            if not refused:
+                self._tell(
+                    phase=Phase.ERROR,
+                    message="The training stopped unexpectedly and this round was missed; if it "
+                    "happens again, read the log 'superexec' in the site's folder.",
+                )
             metadata = message.metadata
             reply = Message(metadata=metadata, error=Error(message.error.code, code.value))
             metadata.__dict__["_message_id"] = reply.object_id
@@ -214,6 +224,16 @@ class NodeGuard:
         # A full disk must not end the connection.
         with contextlib.suppress(OSError):
             update_status(self._files.status, **changes)
+
+
+@contextmanager
+def _quiet_flower() -> Iterator[None]:
+    logger = logging.getLogger("flwr")
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = False
 
 
 def _with_trusted_entity(pull: Callable[..., int | None], **kwargs: Any) -> int | None:

@@ -231,9 +231,7 @@ def _script_folders() -> Iterator[Path]:
 def _detached() -> dict[str, Any]:
     # Ctrl-C in a terminal must reach our program alone, which then ends its children in order.
     if sys.platform == "win32":
-        return {
-            "creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-        }
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
     return {"start_new_session": True}
 
 

@@ -1,7 +1,8 @@
 """What a site does for a round: train on its cases, then judge the aggregated model."""
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from flwr.app import MetricRecord, RecordDict
 from safetensors import safe_open
@@ -24,15 +25,61 @@ from napari_fedsam.federation.messages import (
 from napari_fedsam.federation.site_files import SiteFiles
 from napari_fedsam.federation.site_state import Phase
 from napari_fedsam.federation.site_status import SiteStatus, progress_writer, update_status
-from napari_fedsam.files import atomic_path, make_private_folder
+from napari_fedsam.files import atomic_path
+from napari_fedsam.personalization.personalised_model import PersonalisedModel
 from napari_fedsam.personalization.recipe import Recipe
-from napari_fedsam.training.evaluation import evaluate
+from napari_fedsam.sam.predictor import Predictor
+from napari_fedsam.training.evaluation import Evaluation, PromptKind, evaluate
 from napari_fedsam.training.local_update import local_update
-from napari_fedsam.training.samples import samples_from_store
+from napari_fedsam.training.samples import TrainingSample, samples_from_store
 from napari_fedsam.training.site_model import load_site_model
 from napari_fedsam.training.versions import VersionStore
 
-_PROMPTS = ("none", "box")
+_PROMPTS: tuple[PromptKind, ...] = ("none", "box")
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A round's personalised model against the one in use, on this site's held-out cases.
+
+    Attributes
+    ----------
+    round : int
+        The round.
+    candidate : float or None
+        Mean Dice of the new model over the kinds of prompt, None without held-out cases.
+    present : float or None
+        The same of the model in use.
+    version_in_use : int
+        Its version, 0 for the base model.
+    """
+
+    round: int
+    candidate: float | None
+    present: float | None
+    version_in_use: int
+
+    @property
+    def take(self) -> bool:
+        """Whether the new model is to be used: it did no worse."""
+        return self.candidate is not None and self.candidate >= (self.present or 0.0)
+
+    @property
+    def message(self) -> str:
+        """What the user is told."""
+        in_use = f"version {self.version_in_use}" if self.version_in_use else "the base model"
+        if self.candidate is None:
+            return (
+                f"Round {self.round}: the new model is kept but not used, for there are no "
+                f"held-out cases to judge it; {in_use} stays in use."
+            )
+        dice = f"Dice {self.candidate:.3f} on held-out cases"
+        if self.take:
+            return f"Round {self.round}: the new model is in use ({dice})."
+        return (
+            f"Round {self.round}: the new model is kept but not used ({dice}, against "
+            f"{self.present or 0.0:.3f} now); {in_use} stays in use."
+        )
 
 
 def train_round(content: RecordDict, files: SiteFiles) -> RecordDict:
@@ -72,17 +119,12 @@ def train_round(content: RecordDict, files: SiteFiles) -> RecordDict:
     update = local_update(
         model,
         samples,
-        recipe,
-        seed=number,
+        seed=recipe.seed + number,
         progress=progress_writer(files.status),
-        cancelled=None,
-        cache_folder=make_private_folder(files.cache),
     )
     _keep_pending(model.local_state(), files, number, recipe.hash)
     joined = SiteStatus.read(files.status).rounds_joined + 1
-    update_status(
-        files.status, phase=Phase.SENDING, progress=1.0, rounds_joined=joined, message=""
-    )
+    update_status(files.status, phase=Phase.SENDING, progress=1.0, rounds_joined=joined, message="")
     metrics = {
         EXAMPLES_KEY: update.samples,
         "loss": float(update.loss),
@@ -124,34 +166,42 @@ def judge_round(content: RecordDict, files: SiteFiles) -> RecordDict:
     recipe = _agreed_recipe(content, files)
     number = round_of(content)
     message = "Judging the new model on this site's held-out cases."
-    update_status(
-        files.status, phase=Phase.TRAINING, progress=1.0, round=number, message=message
-    )
+    update_status(files.status, phase=Phase.TRAINING, progress=1.0, round=number, message=message)
     model, active = load_site_model(files.site, recipe)
     received = read_shared(content, model.shared_spec())
     held_out = samples_from_store(CaseStore(files.cases), recipe, "val")
-    present = evaluate(model, held_out, prompts=_PROMPTS).dice if held_out else {}
+    present = _judge(model, held_out)
     model.load_shared(received)
     pending = _pending(files, number, recipe.hash)
     if pending is not None:
         model.load_local(pending)
-    dice = evaluate(model, held_out, prompts=_PROMPTS).dice if held_out else {}
+    candidate = _judge(model, held_out)
+    dice = {kind: candidate.mean_dice(kind) for kind in _PROMPTS}
 
     versions = VersionStore(files.versions)
     version = versions.save(
         model.shared_state(), model.local_state(), round=number, recipe_hash=recipe.hash, dice=dice
     )
-    better = _is_not_worse(dice, present)
-    if better:
+    judgement = Judgement(number, _mean(candidate), _mean(present), active.number if active else 0)
+    if judgement.take:
         versions.activate(version.number)
     files.pending.unlink(missing_ok=True)
-    in_use = "the base model" if active is None else f"version {active.number}"
-    _tell_judgement(files, number, dice, present, better, in_use)
+    history = SiteStatus.read(files.status).dice_history
+    if judgement.candidate is not None:
+        history = (*history, (number, judgement.candidate))
+    update_status(
+        files.status,
+        phase=Phase.UP_TO_DATE,
+        progress=1.0,
+        message=judgement.message,
+        dice_history=history,
+    )
     metrics = {
-        EXAMPLES_KEY: len(held_out),
-        "dice-none": _number(dice, "none"),
-        "dice-box": _number(dice, "box"),
-        "activated": int(better),
+        # Cases where the structure is absent have no Dice.
+        EXAMPLES_KEY: candidate.count("none"),
+        "dice-none": dice["none"] or 0.0,
+        "dice-box": dice["box"] or 0.0,
+        "activated": int(judgement.take),
     }
     return RecordDict({METRICS_KEY: MetricRecord(metrics), CONFIG_KEY: config_record(recipe.hash)})
 
@@ -159,7 +209,8 @@ def judge_round(content: RecordDict, files: SiteFiles) -> RecordDict:
 def _agreed_recipe(content: RecordDict, files: SiteFiles) -> Recipe:
     if not files.recipe.exists():
         raise RefusedMessageError(
-            ReplyCode.NOT_IN_FEDERATION, "This site has no recipe; install the federation's profile."
+            ReplyCode.NOT_IN_FEDERATION,
+            "This site has no recipe; install the federation's profile.",
         )
     recipe = Recipe.read(files.recipe)
     check_recipe(content, recipe.hash)
@@ -180,47 +231,13 @@ def _pending(files: SiteFiles, number: int, recipe_hash: str) -> dict[str, Tenso
     with safe_open(files.pending, framework="pt") as stored:
         if stored.metadata() != {"round": str(number), "recipe": recipe_hash}:
             return None
-        return {name: stored.get_tensor(name) for name in stored.keys()}
+        return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - it is no mapping
 
 
-def _is_not_worse(candidate: dict[str, float | None], present: dict[str, float | None]) -> bool:
-    mean = _mean(candidate)
-    return mean is not None and mean >= (_mean(present) or 0.0)
+def _judge(model: PersonalisedModel, held_out: Sequence[TrainingSample]) -> Evaluation:
+    return evaluate(Predictor(model), held_out, _PROMPTS)
 
 
-def _mean(dice: dict[str, float | None]) -> float | None:
-    known = [dice[kind] for kind in _PROMPTS if dice.get(kind) is not None]
-    return math.fsum(value for value in known if value is not None) / len(known) if known else None
-
-
-def _tell_judgement(
-    files: SiteFiles,
-    number: int,
-    dice: dict[str, float | None],
-    present: dict[str, float | None],
-    better: bool,
-    in_use: str,
-) -> None:
-    mean = _mean(dice)
-    if mean is None:
-        message = (
-            f"Round {number}: the new model is kept but not used, for there are no held-out cases "
-            f"to judge it; {in_use} stays in use."
-        )
-    elif better:
-        message = f"Round {number}: the new model is in use (Dice {mean:.3f} on held-out cases)."
-    else:
-        message = (
-            f"Round {number}: the new model is kept but not used (Dice {mean:.3f} against "
-            f"{_mean(present) or 0.0:.3f}); {in_use} stays in use."
-        )
-    history = SiteStatus.read(files.status).dice_history
-    if mean is not None:
-        history = (*history, (number, mean))
-    update_status(
-        files.status, phase=Phase.UP_TO_DATE, progress=1.0, message=message, dice_history=history
-    )
-
-
-def _number(dice: dict[str, Any], kind: str) -> float:
-    return float(dice.get(kind) or 0.0)
+def _mean(evaluation: Evaluation) -> float | None:
+    known = [value for kind in _PROMPTS if (value := evaluation.mean_dice(kind)) is not None]
+    return math.fsum(known) / len(known) if known else None

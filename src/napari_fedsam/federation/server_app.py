@@ -7,14 +7,12 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from napari_fedsam.federation.checkpoints import CheckpointStore
+from napari_fedsam.federation.coordinator_status import COORDINATOR_VARIABLE, RECIPE_NAME
 from napari_fedsam.federation.errors import FederationError
 from napari_fedsam.federation.messages import config_record, shared_record
 from napari_fedsam.federation.strategy import CheckedFedAvg
 from napari_fedsam.personalization.personalised_model import build_personalised_model
 from napari_fedsam.personalization.recipe import Recipe
-
-COORDINATOR_VARIABLE = "NAPARI_FEDSAM_COORDINATOR"
-RECIPE_NAME = "recipe.json"
 
 app = ServerApp()
 
@@ -52,6 +50,7 @@ def run_rounds(grid: Grid, folder: Path, rounds: int, *, timeout: float = 3600.0
     recipe = Recipe.read(folder / RECIPE_NAME)
     model = build_personalised_model(recipe)
     store = CheckpointStore(folder)
+    store.remove_unfinished()
     shared = store.newest(recipe.hash)
     if shared is None:
         shared = model.shared_state()

@@ -86,11 +86,6 @@ class SiteFiles:
         """Return the lock held by the program that has joined with this folder."""
         return self.folder / "site.lock"
 
-    @property
-    def cache(self) -> Path:
-        """Return the folder of embeddings that training can compute again."""
-        return self.folder / "cache"
-
     def create(self) -> None:
         """Create the private folders."""
         make_private_folder(self.site)

@@ -73,7 +73,9 @@ class CheckedFedAvg(FedAvg):  # type: ignore[misc]
         return self._numbered(super().configure_train(number, arrays, config, grid))
 
     def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
+        self,
+        server_round: int,  # noqa: ARG002 - counts from 1 in each run
+        replies: Iterable[Message],
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Average the updates that pass, and save the round."""
         good = self._passing(replies, self._check_update)
@@ -93,7 +95,11 @@ class CheckedFedAvg(FedAvg):  # type: ignore[misc]
         return arrays, metrics
 
     def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+        self,
+        server_round: int,  # noqa: ARG002 - counts from 1 in each run
+        arrays: ArrayRecord,
+        config: ConfigRecord,
+        grid: Grid,
     ) -> Iterable[Message]:
         """Ask the sites to judge the round's model; a round that made none is not judged."""
         if not self._result.aggregated:
@@ -105,7 +111,9 @@ class CheckedFedAvg(FedAvg):  # type: ignore[misc]
         return self._numbered(messages)
 
     def aggregate_evaluate(
-        self, server_round: int, replies: Iterable[Message]
+        self,
+        server_round: int,  # noqa: ARG002 - counts from 1 in each run
+        replies: Iterable[Message],
     ) -> MetricRecord | None:
         """Average the sites' held-out Dice, and complete the round's record."""
         good = self._passing(replies, self._check_evaluation)

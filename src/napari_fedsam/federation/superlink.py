@@ -4,11 +4,10 @@ import secrets
 
 from napari_fedsam.federation.certificates import CertificateFiles
 from napari_fedsam.federation.control import wait_until_answering
-from napari_fedsam.federation.coordinator_status import CoordinatorSettings
+from napari_fedsam.federation.coordinator_status import COORDINATOR_VARIABLE, CoordinatorSettings
 from napari_fedsam.federation.errors import FederationError
 from napari_fedsam.federation.keys import write_private_file
 from napari_fedsam.federation.processes import ProcessTable, child_environment, flower_command
-from napari_fedsam.federation.server_app import COORDINATOR_VARIABLE
 from napari_fedsam.files import make_private_folder
 
 SUPERLINK = "superlink"
@@ -97,6 +96,4 @@ def _reason(table: ProcessTable, settings: CoordinatorSettings) -> str:
             f"Port {settings.port} is in use by another program; stop that program, or set up the "
             "coordinator with another port."
         )
-    return (
-        f"SuperLink did not start; its log is {table.folder / 'logs' / SUPERLINK}.log."
-    )
+    return f"SuperLink did not start; its log is {table.folder / 'logs' / SUPERLINK}.log."

@@ -12,8 +12,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from filelock import FileLock
+
 from napari_fedsam.federation.node_guard import NodeGuard
 from napari_fedsam.federation.site_files import SiteFiles
+
+_LOCK_SECONDS = 5.0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -22,9 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--site-folder", type=Path, required=True)
     parser.add_argument("--pinned-bundle", required=True, help="SHA-256 of the only bundle to run")
     parser.add_argument("--parent-pid", type=int, help="end when this process has ended")
+    parser.add_argument("--hold-lock", action="store_true", help="own the site's folder")
     own, flower_arguments = parser.parse_known_args(arguments)
 
-    guard = NodeGuard(SiteFiles(own.site_folder), own.pinned_bundle)
+    files = SiteFiles(own.site_folder)
+    lock = FileLock(files.lock, timeout=_LOCK_SECONDS)
+    if own.hold_lock:
+        lock.acquire()
+    guard = NodeGuard(files, own.pinned_bundle)
     guard.install()
     guard.self_test()
 

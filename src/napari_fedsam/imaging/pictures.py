@@ -4,6 +4,7 @@ Pillow reads them: ITK accepts cut-off JPEG and TIFF files without an error, pri
 terminal on others, and ignores the camera's rotation (EXIF).
 """
 
+import struct
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from napari_fedsam.imaging.itk import at_most_32_bits
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 _GRAY = {"L": np.uint8, "I": np.int32, "F": np.float32}
 _CUT_OFF = ("Corrupt EXIF data", "Truncated File Read")
+_DECODER_ERRORS = (SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, struct.error)
 _SUBFILE_TYPE, _REDUCED_OR_MASK = 254, 0b101
 
 
@@ -88,7 +90,7 @@ def _load(path: Path, convert: Callable[[Any], NDArray[Any]]) -> list[NDArray[An
             raise ImagingError(
                 f"{path.name} is too large to be opened at once: save a smaller part of it."
             ) from error
-        except (SyntaxError, ValueError, EOFError, IndexError) as error:
+        except _DECODER_ERRORS as error:
             raise _damaged(path) from error
         except OSError as error:
             if error.errno is not None:

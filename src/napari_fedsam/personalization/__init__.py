@@ -1,1 +1,18 @@
 """Inserted modules, methods, and the frozen/shared/local parameter partition."""
+
+from napari_fedsam.personalization.errors import ParameterError, RecipeError
+from napari_fedsam.personalization.personalised_model import (
+    PersonalisedModel,
+    build_personalised_model,
+)
+from napari_fedsam.personalization.recipe import MethodOptions, Recipe, TrainingOptions
+
+__all__ = [
+    "MethodOptions",
+    "ParameterError",
+    "PersonalisedModel",
+    "Recipe",
+    "RecipeError",
+    "TrainingOptions",
+    "build_personalised_model",
+]

@@ -116,6 +116,23 @@ def best_candidate(
     return max(range(len(ranks)), key=ranks.__getitem__)
 
 
+def self_consistency(mask: NDArray[np.bool_], repeated: NDArray[np.bool_]) -> float:
+    """Return how far a mask holds when the model is asked again with the mask's own tight box.
+
+    A model trained on tight boxes answers one alike when its mask was right. The square root of
+    the two masks' Dice (0..1), times the predicted IoU, ranked candidates better than the
+    predicted IoU alone on the training images of three endoscopy and four cardiac MR sites.
+
+    Parameters
+    ----------
+    mask, repeated : bool arrays of shape (H, W)
+    """
+    total = int(mask.sum()) + int(repeated.sum())
+    if total == 0:
+        return 0.0
+    return float((2 * int((mask & repeated).sum()) / total) ** 0.5)
+
+
 def clicked_components(mask: NDArray[np.bool_], prompts: Prompts) -> NDArray[np.bool_]:
     """Keep the components of a mask that hold a positive click; all of them when none does."""
     from scipy import ndimage

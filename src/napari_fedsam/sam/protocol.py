@@ -56,7 +56,7 @@ class PromptableModel(Protocol):
         """Return the image encoder as a chain of stages, for reuse of a frozen prefix."""
         ...
 
-    def structure_tokens(self, structure: int | None, batch: int) -> torch.Tensor:
+    def structure_tokens(self, structure: int | Sequence[int] | None, batch: int) -> torch.Tensor:
         """Return (batch, n, 256) extra sparse tokens for a structure; n is 0 in base models."""
         ...
 

@@ -222,7 +222,7 @@ def _build(architecture: Architecture | None, name: str, path: Path) -> Promptab
             "a checkpoint in the official layout."
         ) from error
     for parameter in model.parameters():
-        parameter.requires_grad_(requires_grad=False)
+        parameter.requires_grad = False
     return model
 
 
@@ -237,7 +237,8 @@ def _network(architecture: Architecture, name: str) -> LiteMedSam | SegmentAnyth
 def _read_state(path: Path) -> dict[str, torch.Tensor]:
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            weights: dict[str, torch.Tensor] = load_file(path)
+            return weights
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise many kinds for a bad file
         raise ModelError(

@@ -73,8 +73,6 @@ class SegmentAnything(nn.Module):
 
         def embed(pixels: torch.Tensor) -> torch.Tensor:
             tokens: torch.Tensor = encoder.patch_embed(pixels)  # type: ignore[operator]
-            if encoder.pos_embed is None:
-                return tokens
             return tokens + encoder.pos_embed  # type: ignore[operator]
 
         def neck(tokens: torch.Tensor) -> torch.Tensor:
@@ -83,7 +81,7 @@ class SegmentAnything(nn.Module):
 
         return [embed, *encoder.blocks, neck]  # type: ignore[misc]
 
-    def structure_tokens(self, structure: int | None, batch: int) -> torch.Tensor:
+    def structure_tokens(self, structure: int | Sequence[int] | None, batch: int) -> torch.Tensor:
         """Return no tokens: the base model knows no structures."""
         del structure
         return torch.zeros(batch, 0, 256, device=next(self.parameters()).device)

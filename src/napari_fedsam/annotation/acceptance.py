@@ -1,0 +1,93 @@
+"""What was accepted, and how it is kept in or withdrawn from the local training set."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from napari_fedsam.annotation.ask import Ask
+from napari_fedsam.annotation.label_edit import LabelEdit
+from napari_fedsam.annotation.work import Place
+from napari_fedsam.cases.case import CaseRecord, NewCase
+from napari_fedsam.cases.store import CaseStore
+from napari_fedsam.errors import FedSamError
+
+
+@dataclass(eq=False)
+class Acceptance:
+    """One accepted mask.
+
+    Attributes
+    ----------
+    place : Place
+        Slice and structure.
+    ask : Ask
+        The prompts that led to it.
+    new : NewCase
+        What goes into the training set.
+    edit : LabelEdit
+        What it changed in the segmentation.
+    supersedes : Acceptance or None
+        An earlier acceptance of the same place, whose case this one replaces.
+    false_positive_pixels : int or None
+        For an absent structure: the size of what the model had proposed, None when not asked.
+    record : CaseRecord or None
+        The case on disk; None while it is being written and after it was withdrawn.
+    """
+
+    place: Place
+    ask: Ask
+    new: NewCase
+    edit: LabelEdit
+    supersedes: "Acceptance | None" = None
+    false_positive_pixels: int | None = None
+    record: CaseRecord | None = None
+
+    def keep(self, store: CaseStore) -> CaseRecord:
+        """Write the case and remove the one that it replaces (slow: waits for the disk)."""
+        self.record = store.accept(self.new)
+        if self.supersedes is not None:
+            self.supersedes.remove(store)
+        return self.record
+
+    def withdraw(self, store: CaseStore) -> None:
+        """Remove the case and bring back the one that it had replaced (slow)."""
+        if self.supersedes is not None:
+            self.supersedes.record = store.accept(self.supersedes.new)
+        self.remove(store)
+
+    def remove(self, store: CaseStore) -> None:
+        """Remove the case unless someone has deleted it already (slow)."""
+        record, self.record = self.record, None
+        if record is not None and any(kept.id == record.id for kept in store.records()):
+            store.delete(record.id)
+
+
+class DiskJobs(Protocol):
+    """Runs jobs one after another and reports each in the session's thread."""
+
+    def run(
+        self,
+        job: Callable[[], Any],
+        done: Callable[[Any], None],
+        failed: Callable[[FedSamError], None],
+    ) -> None:
+        """Run a job, then call one of the two."""
+        ...
+
+
+class AtOnce:
+    """Runs each job here and now; a window runs them in a worker instead."""
+
+    def run(
+        self,
+        job: Callable[[], Any],
+        done: Callable[[Any], None],
+        failed: Callable[[FedSamError], None],
+    ) -> None:
+        """Run a job, then call one of the two."""
+        try:
+            result = job()
+        except FedSamError as error:
+            failed(error)
+        else:
+            done(result)

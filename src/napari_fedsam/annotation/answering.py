@@ -1,0 +1,151 @@
+"""Who answers the prompts: the model, the encoded slices, and the preview on screen."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from psygnal import Signal
+
+from napari_fedsam.annotation.ask import Ask
+from napari_fedsam.annotation.embedding_cache import EmbeddingCache
+from napari_fedsam.annotation.model_in_use import ModelInUse
+from napari_fedsam.annotation.viewpoint import Viewpoint
+from napari_fedsam.annotation.work import EncodeWork, PredictWork, Preview, Work
+from napari_fedsam.errors import FedSamError
+
+
+class Answering:
+    """Keeps the preview up with the prompts, by handing out work.
+
+    Parameters
+    ----------
+    view : Viewpoint
+        What is looked at.
+    current_ask : callable
+        Returns the prompts of the present place.
+
+    Attributes
+    ----------
+    model : ModelInUse or None
+        The model that answers.
+    preview : Preview or None
+        The newest answer for this place; while the next is computed, the one before it.
+    """
+
+    preview_changed: ClassVar[Signal] = Signal()
+    work_wanted: ClassVar[Signal] = Signal()
+    failed: ClassVar[Signal] = Signal(Exception)
+
+    def __init__(self, view: Viewpoint, current_ask: Callable[[], Ask]) -> None:
+        self._view = view
+        self._current_ask = current_ask
+        self._cache = EmbeddingCache()
+        self._refused: set[object] = set()
+        self.model: ModelInUse | None = None
+        self.preview: Preview | None = None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the preview answers the prompts as they are now."""
+        return self.preview is not None and self._answers(self.preview)
+
+    @property
+    def is_encoded(self) -> bool:
+        """Whether the slice on screen has been encoded."""
+        return self._key in self._cache
+
+    def use_model(self, model: ModelInUse) -> None:
+        """Let another model answer from now on."""
+        self.model = model
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the encoded slices and the preview's claim to be current."""
+        self._cache.clear()
+        self._refused.clear()
+        self.work_wanted.emit()
+
+    def drop_preview(self) -> None:
+        """Show no answer."""
+        if self.preview is not None:
+            self.preview = None
+            self.preview_changed.emit()
+
+    def pending_work(self, *, ahead: bool = True) -> Work | None:
+        """Return what should be computed next, or None.
+
+        Parameters
+        ----------
+        ahead : bool
+            Also encode the slice on screen before anything was asked on it.
+        """
+        view, model = self._view, self.model
+        if view.scan is None or model is None:
+            return None
+        wanted = not self._current_ask().is_empty and not self.is_current
+        if not (wanted or ahead):
+            return None
+        embedding = self._cache.get(self._key)
+        work: Work | None = None
+        if embedding is None:
+            pixels = view.slice.pixels(view.display)
+            work = EncodeWork(self._key, model, pixels, view.window)
+        elif wanted:
+            work = PredictWork(
+                view.place, self._current_ask(), model, view.window, embedding, self._earlier()
+            )
+        return None if work is None or _identity(work) in self._refused else work
+
+    def finish(self, work: Work, result: Any) -> None:
+        """Take the result of some work; one that has become stale is dropped."""
+        if isinstance(work, EncodeWork):
+            if work.model is self.model and work.key[0] == self._view.number:
+                self._cache.put(work.key, result)
+        else:
+            preview = Preview(work.place, work.ask, work.model, work.window, result)
+            if self._answers(preview):
+                self.preview = preview
+                self.preview_changed.emit()
+        self.work_wanted.emit()
+
+    def refuse(self, work: Work, error: FedSamError) -> None:
+        """Take note that some work failed: it is told once and not tried again."""
+        self._refused.add(_identity(work))
+        self.failed.emit(error)
+        self.work_wanted.emit()
+
+    def run_pending(self) -> None:
+        """Do all pending work here and now (scripts and tests)."""
+        while (work := self.pending_work()) is not None:
+            try:
+                result = work.run()
+            except FedSamError as error:
+                self.refuse(work, error)
+            else:
+                self.finish(work, result)
+
+    @property
+    def _key(self) -> tuple[int, Any, Any]:
+        return self._view.number, self._view.slice, self._view.window
+
+    def _answers(self, preview: Preview) -> bool:
+        view = self._view
+        return preview.model is self.model and (preview.place, preview.ask, preview.window) == (
+            view.place,
+            self._current_ask(),
+            view.window,
+        )
+
+    def _earlier(self) -> tuple[Ask, Any] | None:
+        """Return the preview as something that further clicks may continue."""
+        preview = self.preview
+        if preview is None or preview.model is not self.model:
+            return None
+        if (preview.place, preview.window) != (self._view.place, self._view.window):
+            return None
+        return preview.ask, preview.prediction
+
+
+def _identity(work: Work) -> object:
+    if isinstance(work, EncodeWork):
+        return work.key
+    return work.place, work.ask, work.window

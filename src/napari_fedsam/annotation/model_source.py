@@ -1,0 +1,91 @@
+"""Loads the model that a person chose: a base model, or this site's personalised one."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from napari_fedsam.annotation.model_in_use import ModelInUse
+from napari_fedsam.cases.case import Structure
+from napari_fedsam.personalization.recipe import Recipe
+from napari_fedsam.sam.predictor import Predictor
+from napari_fedsam.sam.registry import DEFAULT_MODEL, available_models, load_model
+from napari_fedsam.training.site_model import load_site_model
+from napari_fedsam.training.versions import VersionStore
+
+SITE_MODEL = "site"
+"""The choice that follows this site: its newest accepted version, before that the base model."""
+
+
+class ModelSource:
+    """The models that a site can use.
+
+    Parameters
+    ----------
+    site_folder : Path
+        The site's home folder, with `versions` and `federation/recipe.json` where it has them.
+    """
+
+    def __init__(self, site_folder: Path) -> None:
+        self._site_folder = site_folder
+
+    @property
+    def active_version(self) -> int | None:
+        """Number of the version that this site uses; None before the first one."""
+        folder = self._site_folder / "versions"
+        if not folder.is_dir():
+            return None
+        active = VersionStore(folder).active()
+        return None if active is None else active.number
+
+    def recipe(self) -> Recipe | None:
+        """Return the federation's recipe; None at a site without a federation."""
+        path = self._site_folder / "federation" / "recipe.json"
+        return Recipe.read(path) if path.is_file() else None
+
+    def structures(self) -> tuple[Structure, ...]:
+        """Return the structures of the federation's recipe, if any."""
+        recipe = self.recipe()
+        return () if recipe is None else tuple(recipe.structures)
+
+    def load(
+        self, choice: str = SITE_MODEL, *, progress: Callable[[float], None] | None = None
+    ) -> ModelInUse:
+        """Load a model (slow: run it in a worker).
+
+        Parameters
+        ----------
+        choice : str
+            `SITE_MODEL`, a registry name, or the path of a checkpoint.
+        progress : callable, optional
+            Called with the downloaded fraction, 0 to 1.
+
+        Raises
+        ------
+        FedSamError
+            When the model cannot be fetched, read or verified.
+        """
+        if choice != SITE_MODEL:
+            model = load_model(choice, progress=progress)
+            return ModelInUse(Predictor(model), model_name(choice))
+        recipe = self.recipe()
+        if recipe is None or self.active_version is None:
+            base = DEFAULT_MODEL if recipe is None else recipe.base_model
+            return self.load(base, progress=progress)
+        personalised, version = load_site_model(self._site_folder, recipe)
+        name = model_name(recipe.base_model)
+        if version is None:
+            return ModelInUse(Predictor(personalised), name)
+        return ModelInUse(
+            Predictor(personalised),
+            name,
+            round=version.round,
+            version=version.number,
+            structures=frozenset(structure.value for structure in recipe.structures),
+        )
+
+
+def model_name(choice: str) -> str:
+    """Return a model's name for people: the registry's label without its remark."""
+    for info in available_models():
+        if info.name == choice:
+            return info.label.split(" (")[0]
+    return Path(choice).stem

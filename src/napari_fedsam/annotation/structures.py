@@ -1,0 +1,42 @@
+"""The structures on offer, with colours that stay apart for colour-blind people too."""
+
+from napari_fedsam.annotation.errors import AnnotationError
+from napari_fedsam.cases.case import Structure
+
+# Okabe and Ito's palette ("Color Universal Design", 2008) without black; sky blue comes first
+# because it stands out on gray images.
+PALETTE = ("#56b4e9", "#e69f00", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2")
+
+FIRST_STRUCTURE = Structure(value=1, name="structure 1", color=PALETTE[0])
+
+
+def next_structure(
+    known: tuple[Structure, ...], name: str, color: str | None = None, definition: str = ""
+) -> Structure:
+    """Make a structure with the next free value.
+
+    Raises
+    ------
+    AnnotationError
+        When the name is empty or taken, or all 255 values are in use.
+    """
+    name = name.strip()
+    if not name:
+        raise AnnotationError("A structure needs a name: type one, such as spleen.")
+    if any(structure.name.casefold() == name.casefold() for structure in known):
+        raise AnnotationError(f"There is a structure named '{name}' already: choose it instead.")
+    used = {structure.value for structure in known}
+    free = next((value for value in range(1, 256) if value not in used), None)
+    if free is None:
+        raise AnnotationError("All 255 structure values are in use: start a new federation.")
+    try:
+        return Structure(
+            value=free,
+            name=name,
+            color=color or PALETTE[(free - 1) % len(PALETTE)],
+            definition=definition,
+        )
+    except ValueError as error:
+        raise AnnotationError(
+            f"'{name[:80]}' cannot be a structure's name: use one line of at most 80 characters."
+        ) from error

@@ -1,0 +1,181 @@
+"""One site of a federation: join, leave, and tell the truth about where it stands."""
+
+import atexit
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from napari_fedsam.federation.audit import bytes_sent
+from napari_fedsam.federation.errors import FederationError
+from napari_fedsam.federation.keys import ensure_key_pair
+from napari_fedsam.federation.node_processes import NODE, SUPEREXEC, start_node
+from napari_fedsam.federation.node_report import connection_report, reason_of_end
+from napari_fedsam.federation.processes import ProcessTable
+from napari_fedsam.federation.profile import SiteProfile
+from napari_fedsam.federation.site_files import SiteFiles
+from napari_fedsam.federation.site_state import Phase, SiteState
+from napari_fedsam.federation.site_status import SiteStatus
+from napari_fedsam.training.versions import VersionStore
+
+
+class Site:
+    """The federation side of a site's folder.
+
+    Every program that makes one of the same folder sees the same site; one at a time can join.
+
+    Parameters
+    ----------
+    folder : Path
+        The site's folder, which also holds its cases and model versions.
+
+    Attributes
+    ----------
+    files : SiteFiles
+        Where everything lies.
+    state : SiteState
+        Evented state for a panel; brought up to date by `refresh`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.files = SiteFiles(Path(folder))
+        self.files.create()
+        self.state = SiteState()
+        self._table = ProcessTable(self.files.folder)
+        self._lock = FileLock(self.files.lock, timeout=0, thread_local=False)
+        self._audit_size = -1
+        self.refresh()
+
+    @property
+    def profile(self) -> SiteProfile | None:
+        """The installed federation profile, or None."""
+        return SiteProfile.read(self.files.profile) if self.files.profile.exists() else None
+
+    @property
+    def public_key(self) -> str:
+        """The site's public key (OpenSSH text) to be approved by the coordinator."""
+        return ensure_key_pair(self.files.folder).read_text(encoding="ascii").strip()
+
+    @property
+    def joined(self) -> bool:
+        """Whether the coordinator has accepted this site's node, which still runs."""
+        return self._table.running(NODE) and self.files.node.exists()
+
+    def install(self, profile: SiteProfile) -> None:
+        """Make this the site's federation.
+
+        Raises
+        ------
+        FederationError
+            When the site is in a federation now.
+        """
+        if self._table.records():
+            raise FederationError("Leave the present federation before installing another profile.")
+        profile.install(self.files.site)
+        self.refresh()
+
+    def join(self, *, detached: bool = False, threads: int | None = None) -> None:
+        """Start the background processes and return at once; `refresh` follows what they do.
+
+        Parameters
+        ----------
+        detached : bool
+            Whether they outlive this program; otherwise they end with it, however it ends.
+        threads : int, optional
+            Threads for training; half of the processors by default.
+
+        Raises
+        ------
+        FederationError
+            When there is no profile, the federation runs another version of the app, or another
+            program has joined with this folder.
+        """
+        profile = SiteProfile.read(self.files.profile)
+        profile.check_runs_here()
+        self._take_lock()
+        try:
+            # Left over from a program that was killed.
+            self._table.end_all()
+            self.files.node.unlink(missing_ok=True)
+            ensure_key_pair(self.files.folder)
+            if detached:
+                # The node takes the lock over and holds it as long as it lives.
+                self._lock.release()
+            start_node(self._table, self.files, profile, detached=detached, threads=threads)
+        except BaseException:
+            self._table.end_all()
+            self._lock.release()
+            raise
+        if not detached:
+            atexit.register(self.leave)
+        self.refresh()
+
+    def leave(self) -> None:
+        """End every process that a join started, from any program; takes up to a few seconds."""
+        self._table.end_all(gently=[NODE])
+        self.files.node.unlink(missing_ok=True)
+        self._lock.release()
+        atexit.unregister(self.leave)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Bring `state` up to date from the files and processes; call it from a timer.
+
+        Costs a few file reads; never talks to the network.
+        """
+        status = SiteStatus.read(self.files.status)
+        phase, message = self._phase(status)
+        self._refresh_profile()
+        self._refresh_bytes()
+        self.state.round = status.round
+        self.state.rounds_joined = status.rounds_joined
+        self.state.dice_history = status.dice_history
+        self.state.active_version = self._active_version()
+        self.state.progress = status.progress if phase is status.phase else 0.0
+        # The message first: who listens to the phase reads the message that belongs to it.
+        self.state.message = message
+        self.state.phase = phase
+
+    def _phase(self, status: SiteStatus) -> tuple[Phase, str]:
+        if not self._table.records():
+            self._lock.release()
+            return Phase.OFFLINE, ""
+        log = self._table.log_text(NODE)
+        if not self._table.running(NODE):
+            log_file = self._table.records()[NODE].log
+            was_connected = self.files.node.exists()
+            return Phase.ERROR, reason_of_end(log, was_connected=was_connected, log_file=log_file)
+        if not self._table.running(SUPEREXEC):
+            return Phase.ERROR, (
+                "The process that runs the training ended; leave and join again, and read its log "
+                f"in {self.files.folder / 'logs'} if it happens again."
+            )
+        report = connection_report(self.files.node, log, self.state.address, status.phase)
+        if report is not None:
+            return Phase.CONNECTING, report
+        return status.phase, status.message
+
+    def _refresh_profile(self) -> None:
+        profile = self.profile
+        self.state.federation = profile.federation if profile else ""
+        self.state.address = profile.address if profile else ""
+
+    def _refresh_bytes(self) -> None:
+        size = self.files.audit.stat().st_size if self.files.audit.exists() else 0
+        if size != self._audit_size:
+            self._audit_size = size
+            self.state.bytes_sent = bytes_sent(self.files.audit)
+
+    def _active_version(self) -> int:
+        if not self.files.versions.exists():
+            return 0
+        active = VersionStore(self.files.versions).active()
+        return active.number if active else 0
+
+    def _take_lock(self) -> None:
+        try:
+            self._lock.acquire()
+        except Timeout as error:
+            raise FederationError(
+                f"Another program has joined with the site folder {self.files.site}; leave there "
+                "first."
+            ) from error

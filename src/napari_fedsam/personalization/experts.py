@@ -1,0 +1,103 @@
+"""The localized mixture of experts (L-MoE): bottlenecks in parallel with a block's MLP.
+
+Experts and gate are local parameters: they stay on the site. The output begins at zero, so that
+insertion leaves the base model as it was.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class MixtureOfExperts(nn.Module):
+    """Bottleneck experts under a softmax gate, of which the top k answer.
+
+    Parameters
+    ----------
+    width : int
+        Features d of a token.
+    experts, hidden, top_k : int
+        Number of experts, their hidden width, and how many answer.
+    gate : {"image", "token"}
+        Whether the gate looks at the mean token or at every token.
+    """
+
+    def __init__(
+        self, width: int, *, experts: int, hidden: int, top_k: int, gate: Literal["image", "token"]
+    ) -> None:
+        super().__init__()
+        self.gate = nn.Linear(width, experts)
+        self.per_image = gate == "image"
+        self.top_k = top_k
+        self.down = nn.Parameter(torch.empty(experts, hidden, width))
+        self.down_bias = nn.Parameter(torch.zeros(experts, hidden))
+        self.up = nn.Parameter(torch.zeros(experts, width, hidden))
+        for expert in self.down:
+            nn.init.xavier_uniform_(expert)
+
+    def gate_weights(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the experts' weights for tokens (B, n, d): (B, 1 or n, experts), summing to 1."""
+        seen = x.mean(dim=1, keepdim=True) if self.per_image else x
+        weights = self.gate(seen).float().softmax(dim=-1)
+        kept, chosen = weights.topk(self.top_k, dim=-1)
+        sparse = torch.zeros_like(weights).scatter(-1, chosen, kept)
+        return sparse / sparse.sum(dim=-1, keepdim=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map tokens (B, n, d) to (B, n, d)."""
+        weights = self.gate_weights(x).to(x.dtype)
+        experts, hidden, width = self.down.shape
+        # All experts as one wide bottleneck: two matrix products, then the gate in between.
+        activity = F.gelu(
+            F.linear(x, self.down.reshape(-1, width), self.down_bias.reshape(-1))
+        ).unflatten(-1, (experts, hidden))
+        activity = (activity * weights[..., None]).flatten(-2)
+        return F.linear(activity, self.up.permute(1, 0, 2).reshape(width, -1))
+
+
+class MlpWithExperts(nn.Module):
+    """A block's MLP with experts in parallel.
+
+    Parameters
+    ----------
+    mlp : torch.nn.Module
+        The block's own MLP.
+    experts : MixtureOfExperts
+    norm_inside : bool
+        Whether the MLP normalises its input itself (TinyViT), so that the experts, which read the
+        same normalised tokens, must apply its norm too.
+    """
+
+    def __init__(self, mlp: nn.Module, experts: MixtureOfExperts, *, norm_inside: bool) -> None:
+        super().__init__()
+        self.mlp = mlp
+        self.experts = experts
+        self.norm_inside = norm_inside
+        self.bypassed = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map tokens (B, ..., d) to the same shape."""
+        base: torch.Tensor = self.mlp(x)
+        if self.bypassed:
+            return base
+        tokens = self.mlp.norm(x) if self.norm_inside else x  # type: ignore[operator]
+        answer: torch.Tensor = self.experts(tokens.reshape(len(x), -1, x.shape[-1]))
+        return base + answer.reshape(base.shape)
+
+
+@contextmanager
+def experts_bypassed(model: nn.Module) -> Iterator[None]:
+    """Answer as the global model does: every mixture of experts is left out."""
+    layers = [module for module in model.modules() if isinstance(module, MlpWithExperts)]
+    before = [layer.bypassed for layer in layers]
+    for layer in layers:
+        layer.bypassed = True
+    try:
+        yield
+    finally:
+        for layer, value in zip(layers, before, strict=True):
+            layer.bypassed = value

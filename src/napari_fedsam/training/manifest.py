@@ -1,0 +1,119 @@
+"""Data on disk described by a manifest: one row an image, with its site and split.
+
+Columns used: task, site, split, image, mask, group (paths relative to the manifest). A mask's
+values above zero are the structure.
+"""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_fedsam.imaging.errors import ImagingError
+from napari_fedsam.imaging.readers import read_scan
+from napari_fedsam.imaging.window import apply_window, default_window
+from napari_fedsam.training.errors import ManifestError
+from napari_fedsam.training.samples import TrainingSample
+
+_COLUMNS = ("task", "site", "split", "image", "mask")
+
+
+@dataclass(frozen=True)
+class ManifestRow:
+    """One image of a manifest.
+
+    Parameters
+    ----------
+    site, split, group : str
+        The group is the patient or video; rows without one are groups of their own.
+    image, mask : Path
+    label : str
+        The image's path as the manifest gives it.
+    """
+
+    site: str
+    split: str
+    group: str
+    image: Path
+    mask: Path
+    label: str
+
+
+def read_manifest(
+    path: Path, task: str, *, site: str | None = None, split: str | None = None
+) -> list[ManifestRow]:
+    """Return a task's rows.
+
+    Raises
+    ------
+    ManifestError
+        When the file is no manifest, or no row is left.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as handle:
+            rows = list(csv.DictReader(handle))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ManifestError(f"The manifest {path} cannot be read as a CSV table.") from error
+    missing = [column for column in _COLUMNS if not rows or column not in rows[0]]
+    if missing:
+        raise ManifestError(
+            f"The manifest {path} lacks rows or the columns {', '.join(missing)}: give one with "
+            f"{', '.join(_COLUMNS)}."
+        )
+    chosen = [
+        ManifestRow(
+            row["site"],
+            row["split"],
+            row.get("group") or row["image"],
+            path.parent / row["image"],
+            path.parent / row["mask"],
+            row["image"],
+        )
+        for row in rows
+        if row["task"] == task
+        and (site is None or row["site"] == site)
+        and (split is None or row["split"] == split)
+    ]
+    if not chosen:
+        wanted = ", ".join(value for value in (task, site, split) if value)
+        tasks = ", ".join(sorted({row["task"] for row in rows}))
+        raise ManifestError(f"The manifest {path} has no rows for {wanted}; its tasks: {tasks}.")
+    return chosen
+
+
+def load_row(row: ManifestRow, structure: int) -> TrainingSample:
+    """Read a row's image and mask.
+
+    Raises
+    ------
+    ManifestError
+        When a file cannot be read, or the two differ in size.
+    """
+    try:
+        scan = read_scan(row.image)
+        image = apply_window(scan.pixels[0], default_window(scan))
+        mask = read_binary_mask(row.mask)
+    except ImagingError as error:
+        raise ManifestError(
+            f"The manifest's row for {row.label} cannot be used: {error}"
+        ) from error
+    if mask.shape != image.shape[:2]:
+        raise ManifestError(
+            f"The mask of {row.label} has {mask.shape} pixels and the image {image.shape[:2]}: "
+            "give a mask of the image's size."
+        )
+    return TrainingSample(row.label, row.group, image, mask, structure)
+
+
+def read_binary_mask(path: Path) -> NDArray[np.bool_]:
+    """Read a 2-D mask; every value above zero is the structure.
+
+    Returns
+    -------
+    bool array of shape (H, W)
+    """
+    pixels = read_scan(path).pixels[0]
+    mask: NDArray[np.bool_] = (pixels if pixels.ndim == 2 else pixels.max(axis=-1)) > 0
+    return mask

@@ -1,0 +1,420 @@
+"""The dock widget: annotate a scan with a model that this site helps to train."""
+
+import getpass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Image
+from napari.utils.notifications import show_error, show_info
+from napari.utils.theme import get_theme
+from qtpy.QtCore import QEvent, Qt, QTimer, Signal
+from qtpy.QtWidgets import QFileDialog, QFrame, QLabel, QScrollArea, QVBoxLayout, QWidget
+
+from napari_fedsam import __version__
+from napari_fedsam.annotation.model_in_use import ModelInUse
+from napari_fedsam.annotation.model_source import SITE_MODEL, ModelSource
+from napari_fedsam.annotation.session import AnnotationSession
+from napari_fedsam.cases.case import Structure
+from napari_fedsam.cases.store import CaseStore
+from napari_fedsam.errors import FedSamError
+from napari_fedsam.federation.site import Site
+from napari_fedsam.imaging.writers import write_mask
+from napari_fedsam.settings import home
+from napari_fedsam.widgets.background import Background, DiskLane
+from napari_fedsam.widgets.case_panel import CasePanel
+from napari_fedsam.widgets.cases_section import CasesSection
+from napari_fedsam.widgets.federation_section import FederationSection
+from napari_fedsam.widgets.inference import InferenceLoop
+from napari_fedsam.widgets.keys import bind_keys, unbind_keys
+from napari_fedsam.widgets.layers import scan_of
+from napari_fedsam.widgets.mask_layers import ROLE_KEY
+from napari_fedsam.widgets.model_loading import ModelLoading
+from napari_fedsam.widgets.model_section import ModelSection
+from napari_fedsam.widgets.prompt_layers import Tool
+from napari_fedsam.widgets.prompt_section import PromptSection
+from napari_fedsam.widgets.scan_display import ScanDisplay
+from napari_fedsam.widgets.scan_opening import ScanOpening
+from napari_fedsam.widgets.scan_section import ScanSection
+from napari_fedsam.widgets.section_parts import collapsible
+from napari_fedsam.widgets.site_panel import SitePanel
+from napari_fedsam.widgets.structure_section import StructureSection
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+REFRESH_MS = 1000
+"""How often the site's state and its active model version are looked at."""
+
+
+class FedSamWidget(QWidget):
+    """Annotation, cases, model and federation of one site, docked in a napari window.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    site_folder : Path, optional
+        The site's home folder; by default `settings.home()`.
+
+    Signals: `idle_changed` fires whenever background work starts or ends (see `idle`).
+    """
+
+    idle_changed = Signal()
+
+    def __init__(self, viewer: "Viewer", site_folder: Path | None = None) -> None:
+        super().__init__()
+        self.viewer = viewer
+        self.site_folder = Path(site_folder) if site_folder is not None else home()
+        self.background = Background(self)
+        self.store = CaseStore(self.site_folder / "cases")
+        self.session = AnnotationSession(
+            self.store, annotator=_user_name(), disk=DiskLane(self.background)
+        )
+        self._openings: list[ScanOpening] = []
+        self._is_closed = False
+        self._display = ScanDisplay(viewer, self.session)
+        self._inference = InferenceLoop(self.session, self.background)
+        self._models = ModelLoading(ModelSource(self.site_folder), self.background)
+        self._build_sections()
+        self._site_panel = SitePanel(
+            Site(self.site_folder), self.federation_section, self.background, self._tell
+        )
+        self._case_panel = CasePanel(self.session, self.cases_section, self.background, self._tell)
+        self._connect()
+        self._lay_out()
+        bind_keys(viewer, self)
+        self._timer = QTimer(self)
+        self._timer.timeout.connect(self._refresh)
+        self._timer.start(REFRESH_MS)
+        self._offer_recipe_structures()
+        self._models.load(SITE_MODEL)
+        self._adopt_open_scan()
+
+    # --- building
+
+    def _build_sections(self) -> None:
+        view = self.session.view
+        self.scan_section = ScanSection(self.viewer, view)
+        self.model_section = ModelSection()
+        self.structure_section = StructureSection(view)
+        self.prompt_section = PromptSection(self.session, self.do)
+        self.cases_section = CasesSection(
+            self.store.folder, self.store.thumbnail_path, self.session.annotator
+        )
+        self.federation_section = FederationSection()
+
+    def _connect(self) -> None:
+        self.session.failed.connect(self._tell)
+        self.scan_section.open_wanted.connect(self.open_scan)
+        self.scan_section.layer_chosen.connect(self.choose_layer)
+        self.scan_section.plane_chosen.connect(self._display.binding.show_plane)
+        self.model_section.model_chosen.connect(self._models.load)
+        self.structure_section.add_wanted.connect(self._add_structure)
+        self.structure_section.save_wanted.connect(self._ask_mask_path)
+        self._display.prompts.tool_changed.connect(self.prompt_section.show_tool)
+        self._inference.state_changed.connect(self._show_inference)
+        self._models.loaded.connect(self._use_model)
+        self._models.failed.connect(self._tell)
+        self._models.activity.connect(self._show_loading)
+        self._site_panel.profile_installed.connect(self._profile_installed)
+        self.background.idle_changed.connect(self.idle_changed)
+        self.viewer.layers.events.inserted.connect(self._layer_inserted)
+        self.viewer.layers.events.removed.connect(self._layer_removed)
+        self.viewer.events.theme.connect(self._apply_theme)
+        self.viewer.window._qt_window.installEventFilter(self)
+
+    def _lay_out(self) -> None:
+        self.setObjectName("napari-fedsam")
+        body = QWidget()
+        column = QVBoxLayout(body)
+        column.setContentsMargins(6, 4, 6, 4)
+        column.setSpacing(6)
+        for title, section, expanded in (
+            ("Scan", self.scan_section, True),
+            ("Model", self.model_section, True),
+            ("Structure", self.structure_section, True),
+            ("Prompts", self.prompt_section, True),
+            ("Cases", self.cases_section, True),
+            ("Federation", self.federation_section, True),
+        ):
+            column.addWidget(collapsible(title, section, expanded=expanded))
+        column.addStretch(1)
+        about = QLabel(f"napari-fedsam {__version__}: research use only")
+        about.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        column.addWidget(about)
+        scroll = QScrollArea()
+        scroll.setWidget(body)
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(scroll)
+        self.setMinimumWidth(320)
+        self._apply_theme()
+
+    # --- what tests, the demo and keys use
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs or waits in the background."""
+        return (
+            self.background.idle
+            and self._inference.idle
+            and self._models.idle
+            and not self._openings
+        )
+
+    @property
+    def site(self) -> Site:
+        """The site's part in a federation."""
+        return self._site_panel.site
+
+    @property
+    def federation_toggle(self) -> Any:
+        """The switch that joins and leaves."""
+        return self.federation_section.toggle
+
+    @property
+    def segmentation_layer(self) -> Any:
+        """The Labels layer that holds the accepted masks; None without a scan."""
+        return self._display.masks.segmentation
+
+    @property
+    def preview_layer(self) -> Any:
+        """The Labels layer that shows the preview; None before a scan was chosen."""
+        return self._display.masks.preview
+
+    @property
+    def points_layer(self) -> Any:
+        """The Points layer that holds clicks; None without a scan."""
+        return self._display.prompts.points
+
+    @property
+    def boxes_layer(self) -> Any:
+        """The Shapes layer that holds boxes; None without a scan."""
+        return self._display.prompts.boxes
+
+    @property
+    def edge_labels(self) -> dict[str, QLabel]:
+        """The labels with the patient's sides, by edge of the canvas."""
+        return self._display.letters.labels
+
+    def do(self, name: str) -> None:
+        """Run an action of `keys.ACTIONS`; its errors are shown as notifications."""
+        try:
+            getattr(self, name)()
+        except FedSamError as error:
+            self._tell(error)
+
+    def open_scan(self, path: Path | str) -> ScanOpening:
+        """Open a file or DICOM folder in a worker and annotate it."""
+        opening = ScanOpening(self.viewer, Path(path))
+        self._openings.append(opening)
+        opening.ended.connect(lambda: self._opening_ended(opening))
+        self.idle_changed.emit()
+        return opening
+
+    def choose_layer(self, layer: Image | None) -> None:
+        """Annotate the scan of an image layer."""
+        if layer is None:
+            return
+        try:
+            is_new = self._display.show(layer)
+        except FedSamError as error:
+            self._tell(error)
+            return
+        self.scan_section.show_layer(layer)
+        scan = self.session.scan
+        if is_new and scan is not None:
+            # Hashing every voxel takes a while on a large scan; accepting needs it.
+            self.background.run("scan", lambda: scan.fingerprint, lambda _: None, self._tell)
+
+    def set_structure(self, structure: Structure | int | str) -> None:
+        """Segment a structure: one on offer by value or name, or a new one."""
+        view = self.session.view
+        if isinstance(structure, Structure):
+            others = (each for each in view.structures if each.value != structure.value)
+            view.offer_structures(tuple(sorted((*others, structure), key=lambda s: s.value)))
+            view.choose_structure(structure.value)
+        elif isinstance(structure, int):
+            view.choose_structure(structure)
+        else:
+            values = [each.value for each in view.structures if each.name == structure]
+            if values:
+                view.choose_structure(values[0])
+            else:
+                view.add_structure(structure)
+
+    def use_positive_point(self) -> None:
+        """Make the next click a positive point."""
+        self._display.prompts.choose(Tool.POSITIVE)
+
+    def use_negative_point(self) -> None:
+        """Make the next click a negative point."""
+        self._display.prompts.choose(Tool.NEGATIVE)
+
+    def use_box(self) -> None:
+        """Make the next drag a box."""
+        self._display.prompts.choose(Tool.BOX)
+
+    def propose(self) -> None:
+        """Ask the model for its proposal."""
+        self.session.propose()
+
+    def accept(self) -> None:
+        """Accept the preview or what was drawn by hand, and keep it as a case."""
+        self.session.accept()
+
+    def accept_absent(self) -> None:
+        """Accept that the structure is absent on this slice."""
+        self.session.accept_absent()
+
+    def undo(self) -> None:
+        """Take back the last prompt or accept."""
+        if not self.session.undo():
+            show_info("There is nothing to take back.")
+
+    def clear(self) -> None:
+        """Remove the prompts of this slice."""
+        self.session.clear()
+
+    def next_slice(self) -> None:
+        """Go to the next slice."""
+        self.session.view.next_slice()
+
+    def previous_slice(self) -> None:
+        """Go to the previous slice."""
+        self.session.view.next_slice(-1)
+
+    def save_mask(self, path: Path | str) -> None:
+        """Save the segmentation with the scan's exact geometry, in a worker."""
+        scan = self.session.scan
+        if scan is None:
+            self._tell(FedSamError("There is no mask to save: open a scan first."))
+            return
+        mask = scan.orientation.from_display(self.session.segmentation.copy())
+        self.background.run(
+            "disk",
+            lambda: write_mask(mask, scan, Path(path)),
+            lambda _: show_info(f"The mask was saved as {Path(path).name}."),
+            self._tell,
+        )
+
+    def shut_down(self) -> None:
+        """Stop all background work, leave the federation and let go of the viewer."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._timer.stop()
+        self.viewer.window._qt_window.removeEventFilter(self)
+        self.viewer.layers.events.inserted.disconnect(self._layer_inserted)
+        self.viewer.layers.events.removed.disconnect(self._layer_removed)
+        self.viewer.events.theme.disconnect(self._apply_theme)
+        unbind_keys(self.viewer)
+        self._inference.close()
+        self._display.close()
+        self.prompt_section.close_section()
+        self.scan_section.close_section()
+        self._site_panel.close()
+        self.background.close()
+
+    # --- reactions
+
+    def _tell(self, error: Exception) -> None:
+        show_error(str(error))
+
+    def _refresh(self) -> None:
+        self._site_panel.refresh()
+        self._models.follow_site()
+
+    def _use_model(self, model: ModelInUse, is_update: bool) -> None:
+        self.session.use_model(model)
+        self.model_section.show_model(model)
+        self.model_section.show_choice(self._models.choice)
+        if is_update:
+            show_info(
+                f"Model updated to round {model.round}"
+                if model.is_personalised
+                else "Back to the base model"
+            )
+
+    def _show_inference(self, state: str) -> None:
+        # Predictions are too quick to be worth a flicker.
+        self.model_section.set_activity("encoding the slice" if state == "encoding" else "")
+
+    def _show_loading(self, what: str, fraction: float) -> None:
+        self.model_section.set_activity(what, fraction if fraction >= 0 else None)
+
+    def _add_structure(self, name: str, color: str) -> None:
+        try:
+            self.session.view.add_structure(name, color)
+        except FedSamError as error:
+            self._tell(error)
+        else:
+            self.structure_section.clear_name()
+
+    def _ask_mask_path(self) -> None:
+        path, _ = QFileDialog.getSaveFileName(
+            self, "Save mask", filter="Masks (*.nii.gz *.nii *.nrrd *.mha *.mhd *.png)"
+        )
+        if path:
+            self.save_mask(path)
+
+    def _profile_installed(self) -> None:
+        self._offer_recipe_structures()
+        self._models.load(self._models.choice)
+
+    def _offer_recipe_structures(self) -> None:
+        try:
+            structures = self._models.source.structures()
+        except FedSamError as error:
+            self._tell(error)
+            return
+        if structures:
+            self.session.view.offer_structures(structures)
+
+    def _adopt_open_scan(self) -> None:
+        images = [layer for layer in self.viewer.layers if isinstance(layer, Image)]
+        ours = [layer for layer in images if scan_of(layer) is not None]
+        if ours:
+            self.choose_layer(ours[-1])
+
+    def _layer_inserted(self, event: Any) -> None:
+        layer = event.value
+        if isinstance(layer, Image) and scan_of(layer) and ROLE_KEY not in layer.metadata:
+            self.choose_layer(layer)
+
+    def _layer_removed(self, event: Any) -> None:
+        self._display.forget(event.value)
+
+    def _opening_ended(self, opening: ScanOpening) -> None:
+        self._openings.remove(opening)
+        self.idle_changed.emit()
+
+    def _apply_theme(self) -> None:
+        theme = get_theme(self.viewer.theme)
+        self.federation_section.plot.set_colors(
+            theme.text.as_hex("long"), theme.background.as_hex("long")
+        )
+
+    def event(self, event: QEvent) -> bool:
+        """Shut down once the dock widget was closed: napari then takes its content out."""
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self.shut_down()
+        return super().event(event)
+
+    def eventFilter(self, watched: Any, event: QEvent) -> bool:  # noqa: N802
+        """Shut down with the main window; one closed by hand may still be kept open."""
+        if event.type() == QEvent.Type.Close:
+            if event.spontaneous():
+                QTimer.singleShot(0, lambda: watched.isVisible() or self.shut_down())
+            else:
+                self.shut_down()
+        return super().eventFilter(watched, event)
+
+
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return ""

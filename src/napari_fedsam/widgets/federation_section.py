@@ -1,0 +1,105 @@
+"""The part of the widget that joins and leaves a federation."""
+
+from pathlib import Path
+
+from qtpy.QtCore import QSignalBlocker, Signal
+from qtpy.QtGui import QGuiApplication
+from qtpy.QtWidgets import QFileDialog, QWidget
+from superqt import QToggleSwitch
+
+from napari_fedsam.federation.site_state import Phase, SiteState
+from napari_fedsam.widgets.dice_plot import DicePlot
+from napari_fedsam.widgets.section_parts import button, column, row, words
+
+
+class FederationSection(QWidget):
+    """Coordinator, one toggle, the state in words, and what was exchanged.
+
+    Signals: `join_wanted`, `leave_wanted`, `profile_chosen` (path), `key_wanted`.
+    """
+
+    join_wanted = Signal()
+    leave_wanted = Signal()
+    profile_chosen = Signal(object)
+    key_wanted = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.address = words()
+        self.choose_profile = button(
+            "Import profile…", self._ask_profile, "Import the coordinator's site-profile.json"
+        )
+        self.copy_key = button(
+            "Copy key",
+            self.key_wanted.emit,
+            "Copy this site's public key, which the coordinator has to approve",
+        )
+        self.toggle = QToggleSwitch("Take part")
+        self.toggle.setToolTip(
+            "Train on the kept cases in the background and exchange shared parameters; scans, "
+            "masks and local parameters never leave this machine"
+        )
+        self.toggle.toggled.connect(self._toggled)
+        self.state = words()
+        self.state.setObjectName("napari-fedsam-federation-state")
+        self.numbers = words()
+        self.plot = DicePlot()
+        layout = column(self)
+        layout.addWidget(self.address)
+        layout.addWidget(row(self.choose_profile, self.copy_key))
+        layout.addWidget(self.toggle)
+        for label in (self.state, self.numbers, self.plot):
+            layout.addWidget(label)
+        self.show_state(SiteState())
+
+    def show_state(self, state: SiteState, *, changing: str = "") -> None:
+        """Show where the site stands.
+
+        Parameters
+        ----------
+        state : SiteState
+        changing : str
+            Words for a join or leave under way, during which the toggle cannot be used.
+        """
+        has_profile = bool(state.address)
+        self.address.setText(
+            f"{state.federation} at {state.address}"
+            if has_profile
+            else "No federation yet: import the profile that its coordinator gave you."
+        )
+        self.state.setText(f"State: {changing or state.words}")
+        rounds = "round" if state.rounds_joined == 1 else "rounds"
+        self.numbers.setText(
+            f"{state.rounds_joined} {rounds} joined, {_bytes(state.bytes_sent)} sent"
+        )
+        self.numbers.setVisible(has_profile)
+        self.plot.show_history(state.dice_history)
+        taking_part = state.phase is not Phase.OFFLINE
+        self.toggle.setEnabled((has_profile or taking_part) and not changing)
+        self.choose_profile.setEnabled(not taking_part and not changing)
+        if not changing:
+            with QSignalBlocker(self.toggle):
+                self.toggle.setChecked(taking_part)
+
+    def show_key(self, key: str) -> None:
+        """Put the public key on the clipboard."""
+        QGuiApplication.clipboard().setText(key)
+
+    def _toggled(self, checked: bool) -> None:
+        (self.join_wanted if checked else self.leave_wanted).emit()
+
+    def _ask_profile(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(
+            self, "Import a federation profile", filter="Profiles (*.json)"
+        )
+        if path:
+            self.profile_chosen.emit(Path(path))
+
+
+def _bytes(count: int) -> str:
+    amount = float(count)
+    for unit in ("bytes", "kB", "MB"):
+        if amount < 1000:
+            return f"{amount:.3g} {unit}" if unit != "bytes" else f"{count} bytes"
+        amount /= 1000
+    return f"{amount:.3g} GB"

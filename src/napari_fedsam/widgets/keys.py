@@ -1,0 +1,124 @@
+"""Keyboard keys of the annotation widget, through napari's action manager.
+
+napari ignores key bindings in a plugin's manifest, so the actions are registered here: they are
+listed and can be changed in napari's preferences, and the keys work while a widget is open. The
+single letters chosen are free in napari's viewer and in every kind of layer.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+from napari.components import ViewerModel
+from napari.settings import get_settings
+from napari.utils.action_manager import action_manager
+from napari.utils.interactions import Shortcut
+
+if TYPE_CHECKING:
+    from qtpy.QtWidgets import QAbstractButton
+
+    from napari_fedsam.widgets.dock import FedSamWidget
+
+PREFIX = "napari-fedsam"
+
+
+@dataclass(frozen=True)
+class KeyAction:
+    """One thing that a key and a button do.
+
+    Attributes
+    ----------
+    name : str
+        The widget's method.
+    description : str
+        What it does, for tooltips and napari's preferences.
+    key : str
+        The key it has until the person chooses another.
+    """
+
+    name: str
+    description: str
+    key: str
+
+    @property
+    def id(self) -> str:
+        """The action manager's name for it."""
+        return f"{PREFIX}:{self.name}"
+
+
+ACTIONS = (
+    KeyAction("use_positive_point", "Click what belongs to the structure", "W"),
+    KeyAction("use_negative_point", "Click what does not belong to it", "Q"),
+    KeyAction("use_box", "Draw a box around an object", "G"),
+    KeyAction("propose", "Let the model propose the structure without a prompt", "H"),
+    KeyAction("accept", "Accept the mask and keep it as a case", "K"),
+    KeyAction("accept_absent", "Accept that the structure is absent on this slice", "Shift-K"),
+    KeyAction("undo", "Take back the last prompt or accept", "U"),
+    KeyAction("clear", "Remove all prompts from this slice", "Shift-U"),
+    KeyAction("next_slice", "Go to the next slice", "N"),
+    KeyAction("previous_slice", "Go to the previous slice", "Shift-N"),
+)
+
+_widgets: WeakValueDictionary[int, "FedSamWidget"] = WeakValueDictionary()
+
+
+def bind_keys(viewer: ViewerModel, widget: "FedSamWidget") -> None:
+    """Give a viewer's widget its keys."""
+    first = not _widgets
+    _widgets[id(viewer)] = widget
+    if not first:
+        return
+    chosen = get_settings().shortcuts.shortcuts
+    for action in ACTIONS:
+        action_manager.register_action(
+            name=action.id,
+            command=_command(action.name),
+            description=action.description,
+            keymapprovider=ViewerModel,
+        )
+        for key in chosen.get(action.id, [action.key]):
+            action_manager.bind_shortcut(action.id, key)
+
+
+def unbind_keys(viewer: ViewerModel) -> None:
+    """Take a viewer's widget off the keys; the last one unbinds them."""
+    if _widgets.pop(id(viewer), None) is not None and not _widgets:
+        for action in ACTIONS:
+            action_manager.unbind_shortcut(action.id)
+
+
+def _command(name: str) -> Callable[..., Any]:
+    def run(viewer: ViewerModel) -> None:
+        widget = _widgets.get(id(viewer))
+        if widget is not None:
+            widget.do(name)
+
+    run.__name__ = f"napari_fedsam_{name}"
+    return run
+
+
+def tooltip(action: KeyAction) -> str:
+    """Return an action's description with the keys it has now."""
+    keys = action_manager._shortcuts.get(action.id) or ()
+    shown = " or ".join(str(Shortcut(key)) for key in keys)
+    return f"{action.description} ({shown})" if shown else action.description
+
+
+class KeyTooltips:
+    """Keeps the tooltips of buttons in step with the keys, which the person may change."""
+
+    def __init__(self, buttons: dict[str, "QAbstractButton"]) -> None:
+        self._buttons = buttons
+        self.refresh()
+        action_manager.events.shortcut_changed.connect(self.refresh)
+
+    def refresh(self) -> None:
+        """Write the tooltips."""
+        for action in ACTIONS:
+            if action.name in self._buttons:
+                self._buttons[action.name].setToolTip(tooltip(action))
+
+    def close(self) -> None:
+        """Stop listening."""
+        action_manager.events.shortcut_changed.disconnect(self.refresh)

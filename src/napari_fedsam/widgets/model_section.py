@@ -1,0 +1,88 @@
+"""The part of the widget that says which model answers."""
+
+from pathlib import Path
+
+from qtpy.QtCore import QSignalBlocker, Signal
+from qtpy.QtWidgets import QComboBox, QFileDialog, QProgressBar, QWidget
+
+from napari_fedsam.annotation.model_in_use import ModelInUse
+from napari_fedsam.annotation.model_source import SITE_MODEL
+from napari_fedsam.sam.registry import available_models
+from napari_fedsam.widgets.section_parts import column, words
+
+_FROM_FILE = "from file"
+
+
+class ModelSection(QWidget):
+    """Model choice, status line and a progress bar.
+
+    Signals: `model_chosen` (`SITE_MODEL`, a registry name, or a checkpoint's path).
+    """
+
+    model_chosen = Signal(str)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.models = QComboBox()
+        self.models.setToolTip("The model that answers prompts")
+        self.models.addItem("This site's model", SITE_MODEL)
+        for info in available_models():
+            self.models.addItem(info.label, info.name)
+        self.models.addItem("From a file…", _FROM_FILE)
+        self.models.activated.connect(self._activated)
+        self.status = words("no model loaded yet")
+        self.status.setObjectName("napari-fedsam-model-status")
+        self.progress = QProgressBar()
+        self.progress.setTextVisible(True)
+        self._keep_room_for_progress()
+        layout = column(self)
+        layout.addWidget(self.models)
+        layout.addWidget(self.status)
+        layout.addWidget(self.progress)
+        self._choice = SITE_MODEL
+        self._activity = ""
+        self.set_activity("")
+
+    def _keep_room_for_progress(self) -> None:
+        policy = self.progress.sizePolicy()
+        # Buttons below must not jump under the mouse whenever a slice is encoded.
+        policy.setRetainSizeWhenHidden(True)
+        self.progress.setSizePolicy(policy)
+        self.progress.setFixedHeight(16)
+
+    def show_model(self, model: ModelInUse | None) -> None:
+        """Say what the model in use is."""
+        self.status.setText("no model loaded yet" if model is None else model.label)
+
+    def show_choice(self, choice: str) -> None:
+        """Show which model was chosen."""
+        self._choice = choice
+        with QSignalBlocker(self.models):
+            index = self.models.findData(choice)
+            if index < 0:
+                index = self.models.count() - 1
+                self.models.insertItem(index, Path(choice).name, choice)
+            self.models.setCurrentIndex(index)
+
+    def set_activity(self, text: str, fraction: float | None = None) -> None:
+        """Show what is being computed, or nothing for an empty text."""
+        self._activity = text
+        self.progress.setVisible(bool(text))
+        self.progress.setFormat(text)
+        if fraction is None:
+            self.progress.setRange(0, 0)
+        else:
+            self.progress.setRange(0, 100)
+            self.progress.setValue(round(100 * fraction))
+
+    def _activated(self) -> None:
+        choice = self.models.currentData()
+        if choice == _FROM_FILE:
+            choice, _ = QFileDialog.getOpenFileName(
+                self, "Choose a checkpoint", filter="Checkpoints (*.pth *.pt *.safetensors)"
+            )
+            self.show_choice(choice or self._choice)
+        if choice and choice != self._choice:
+            self._choice = choice
+        if choice:
+            self.model_chosen.emit(choice)

@@ -1,0 +1,104 @@
+"""The part of the widget with the prompts, accept, undo and next."""
+
+from collections.abc import Callable
+
+from qtpy.QtWidgets import QAbstractButton, QCheckBox, QGridLayout, QWidget
+
+from napari_fedsam.annotation.session import AnnotationSession
+from napari_fedsam.widgets.keys import KeyTooltips
+from napari_fedsam.widgets.prompt_layers import Tool
+from napari_fedsam.widgets.section_parts import SPACING, button, column, words
+
+_BUTTONS = (
+    (
+        ("use_positive_point", "+ Point"),
+        ("use_negative_point", "\N{MINUS SIGN} Point"),
+        ("use_box", "Box"),
+    ),
+    (("propose", "Propose"), ("undo", "Undo"), ("clear", "Clear")),
+    (("accept", "Accept"), ("accept_absent", "Absent here"), ("next_slice", "Next slice")),
+)
+_TOOLS = {
+    "use_positive_point": Tool.POSITIVE,
+    "use_negative_point": Tool.NEGATIVE,
+    "use_box": Tool.BOX,
+}
+
+
+class PromptSection(QWidget):
+    """Buttons for every action, with their keys in the tooltips, and a line about the preview.
+
+    Parameters
+    ----------
+    session : AnnotationSession
+    do : callable
+        Runs an action by its name.
+    """
+
+    def __init__(self, session: AnnotationSession, do: Callable[[str], object]) -> None:
+        super().__init__()
+        self._session = session
+        self.buttons: dict[str, QAbstractButton] = {}
+        grid = QGridLayout()
+        grid.setSpacing(SPACING)
+        for line, actions in enumerate(_BUTTONS):
+            for place, (name, text) in enumerate(actions):
+                made = button(text, lambda name=name: do(name), checkable=name in _TOOLS)
+                self.buttons[name] = made
+                grid.addWidget(made, line, place)
+        self.auto_propose = QCheckBox("Propose on every slice")
+        self.auto_propose.setToolTip("Ask the model for its proposal whenever a new slice is shown")
+        self.auto_propose.toggled.connect(self._auto_propose_toggled)
+        self.status = words()
+        layout = column(self)
+        layout.addLayout(grid)
+        layout.addWidget(self.auto_propose)
+        layout.addWidget(self.status)
+        self._tooltips = KeyTooltips(self.buttons)
+        for signal in (
+            session.ask_changed,
+            session.model_changed,
+            session.answering.preview_changed,
+            session.view.scan_changed,
+        ):
+            signal.connect(self.refresh)
+        self.refresh()
+
+    def show_tool(self, tool: str) -> None:
+        """Press the button of the tool in use."""
+        for name, button_tool in _TOOLS.items():
+            self.buttons[name].setChecked(button_tool.value == tool)
+
+    def refresh(self) -> None:
+        """Enable what can be done and describe the preview."""
+        session = self._session
+        is_open = session.scan is not None
+        for made in self.buttons.values():
+            made.setEnabled(is_open)
+        self.buttons["propose"].setEnabled(is_open and session.can_propose)
+        self.auto_propose.setEnabled(session.can_propose)
+        self.status.setText(self._describe())
+
+    def close_section(self) -> None:
+        """Let go of napari."""
+        self._tooltips.close()
+
+    def _describe(self) -> str:
+        session = self._session
+        if session.scan is None:
+            return "Open a scan, or choose its layer, to begin."
+        preview = session.preview
+        if preview is None:
+            return f"Click on the {session.view.structure.name}, or draw a box around it."
+        pixels = int(preview.mask.sum())
+        down, right = session.view.slice.in_plane
+        spacing = session.scan.orientation.display_spacing
+        area = f"{pixels} px"
+        if session.scan.spacing_known:
+            area = f"{pixels * spacing[down] * spacing[right]:.4g} mm²"
+        return f"Preview: {area}, predicted overlap {min(1.0, max(0.0, preview.score)):.2f}"
+
+    def _auto_propose_toggled(self, checked: bool) -> None:
+        self._session.auto_propose = checked
+        if checked and self._session.can_propose and self._session.ask.is_empty:
+            self._session.propose()

@@ -1,0 +1,77 @@
+"""Everything of a session that is drawn in the viewer: layers, sliders, edge letters."""
+
+from typing import TYPE_CHECKING
+
+from napari.layers import Image, Layer
+
+from napari_fedsam.annotation.session import AnnotationSession
+from napari_fedsam.widgets.edge_letters import CanvasLetters
+from napari_fedsam.widgets.layers import scan_from_image, scan_of
+from napari_fedsam.widgets.mask_layers import MaskLayers
+from napari_fedsam.widgets.prompt_layers import PromptLayers, Tool
+from napari_fedsam.widgets.viewpoint_binding import ViewpointBinding
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+
+class ScanDisplay:
+    """Shows one scan at a time with its prompts, preview and segmentation.
+
+    Attributes
+    ----------
+    masks : MaskLayers
+    prompts : PromptLayers
+    binding : ViewpointBinding
+    letters : CanvasLetters
+    """
+
+    def __init__(self, viewer: "Viewer", session: AnnotationSession) -> None:
+        self._viewer = viewer
+        self._session = session
+        self.masks = MaskLayers(viewer, session)
+        self.prompts = PromptLayers(viewer, session)
+        self.binding = ViewpointBinding(viewer, session.view)
+        self.letters = CanvasLetters(viewer, session.view)
+
+    def show(self, layer: Image) -> bool:
+        """Let the session annotate an image layer's scan.
+
+        Returns
+        -------
+        bool
+            False when it is annotated already.
+
+        Raises
+        ------
+        ImagingError
+            When the layer cannot be annotated.
+        """
+        scan = scan_from_image(layer)
+        if scan is self._session.scan:
+            return False
+        self._session.open_scan(scan, self.masks.segmentation_for(layer))
+        self.masks.attach()
+        self.prompts.attach(layer)
+        self.binding.attach(layer)
+        for other in self._viewer.layers:
+            owner = scan_of(other)
+            if owner is not None:
+                other.visible = owner is scan
+        if self.prompts.tool is Tool.NONE:
+            self.prompts.choose(Tool.POSITIVE)
+        return True
+
+    def forget(self, removed: Layer) -> None:
+        """Close the scan when its image layer was removed from the viewer."""
+        if isinstance(removed, Image) and scan_of(removed) is self._session.scan:
+            self._session.close_scan()
+            self.prompts.detach()
+            self.masks.close()
+
+    def close(self) -> None:
+        """Take prompts, preview and letters off the viewer; the segmentation stays."""
+        self.binding.close()
+        self.letters.close()
+        self.prompts.close()
+        self.masks.close()

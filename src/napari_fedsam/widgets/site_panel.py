@@ -1,0 +1,102 @@
+"""Binds the federation section to a site; nothing here waits for a process or the network."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from qtpy.QtCore import QObject, Signal
+
+from napari_fedsam.errors import FedSamError
+from napari_fedsam.federation.profile import SiteProfile
+from napari_fedsam.federation.site import Site
+from napari_fedsam.federation.site_state import Phase
+from napari_fedsam.widgets.background import Background
+from napari_fedsam.widgets.federation_section import FederationSection
+
+
+class SitePanel(QObject):
+    """Joins and leaves in a thread, and shows the site's state whenever `refresh` is called.
+
+    Signals: `profile_installed`.
+    """
+
+    profile_installed = Signal()
+
+    def __init__(
+        self,
+        site: Site,
+        section: FederationSection,
+        background: Background,
+        tell: Callable[[FedSamError], None],
+    ) -> None:
+        super().__init__()
+        self.site = site
+        self._section = section
+        self._background = background
+        self._tell = tell
+        self._changing = ""
+        section.join_wanted.connect(self.join)
+        section.leave_wanted.connect(self.leave)
+        section.profile_chosen.connect(self.install)
+        section.key_wanted.connect(self._copy_key)
+        self._show()
+
+    @property
+    def is_changing(self) -> bool:
+        """Whether a join or leave is under way."""
+        return bool(self._changing)
+
+    def refresh(self) -> None:
+        """Bring the section up to date; a timer calls this."""
+        # A join or leave refreshes the site itself, in its own thread.
+        if not self._changing:
+            self.site.refresh()
+            self._show()
+
+    def join(self) -> None:
+        """Start to take part."""
+        self._change("starting to take part", self.site.join)
+
+    def leave(self) -> None:
+        """Stop taking part; ends the background processes."""
+        self._change("leaving", self.site.leave)
+
+    def install(self, path: Path) -> None:
+        """Make a coordinator's profile file this site's federation."""
+        try:
+            self.site.install(SiteProfile.read(path))
+        except FedSamError as error:
+            self._tell(error)
+        else:
+            self.profile_installed.emit()
+        self._show()
+
+    def close(self) -> None:
+        """Leave the federation without keeping the window waiting."""
+        if self.site.state.phase is not Phase.OFFLINE or self._changing:
+            # Not a daemon: the processes are gone before the program is.
+            threading.Thread(target=self.site.leave, name="napari-fedsam-leave").start()
+
+    def _change(self, doing: str, step: Callable[[], None]) -> None:
+        if self._changing:
+            return
+        self._changing = doing
+        self._show()
+        self._background.run("federation", step, lambda _: self._changed(), self._failed)
+
+    def _changed(self) -> None:
+        self._changing = ""
+        self.refresh()
+
+    def _failed(self, error: FedSamError) -> None:
+        self._changed()
+        self._tell(error)
+
+    def _copy_key(self) -> None:
+        try:
+            self._section.show_key(self.site.public_key)
+        except FedSamError as error:
+            self._tell(error)
+
+    def _show(self) -> None:
+        self._section.show_state(self.site.state, changing=self._changing)

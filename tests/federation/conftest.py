@@ -1,0 +1,66 @@
+"""Helpers of the federation tests."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_fedsam.cases.case import NewCase, Structure
+from napari_fedsam.cases.store import CaseStore
+from napari_fedsam.personalization.recipe import MethodOptions, Recipe, TrainingOptions
+
+
+@pytest.fixture(scope="session")
+def recipe() -> Recipe:
+    """Return a recipe that trains in a second: one small block, one short epoch."""
+    return Recipe(
+        name="Test disc",
+        structures=(Structure(value=1, name="disc", color="#ff0000"),),
+        options=MethodOptions(blocks=1, lora_rank=2, experts=2, expert_width=4, top_k=1),
+        training=TrainingOptions(epochs=1, local_epochs=1, batch_size=2, augmentations=0),
+    )
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., None]:
+    """Return a bounded wait: other processes answer when they are ready, not after a fixed time."""
+
+    def wait(condition: Callable[[], bool], seconds: float = 60.0, what: str = "") -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                pytest.fail(f"did not happen within {seconds:.0f} s: {what}")
+            time.sleep(0.1)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def add_cases(recipe: Recipe) -> Callable[..., CaseStore]:
+    """Return a function that gives a site discs on noise, each from a scan of its own."""
+
+    def add(site: Path, *, train: int = 4, val: int = 2, seed: int = 0, **scan: str) -> CaseStore:
+        store = CaseStore(site / "cases")
+        random = np.random.default_rng(seed)
+        for number in range(train + val):
+            rows, columns = np.mgrid[:48, :64]
+            centre = random.integers(16, 32, 2)
+            mask = np.hypot(rows - centre[0], columns - centre[1]) < 10
+            image = (random.normal(60, 10, mask.shape) + 100 * mask).clip(0, 255).astype(np.uint8)
+            store.accept(
+                NewCase(
+                    image=image,
+                    mask=mask,
+                    structure=recipe.structures[0],
+                    window=(0, 255),
+                    scan_key=f"{scan.get('scan_key', 'scan')} {seed} {number}",
+                    patient_key=f"{scan.get('patient_key', 'patient')} {seed} {number}",
+                    annotator=scan.get("annotator", ""),
+                    split="train" if number < train else "val",
+                )
+            )
+        return store
+
+    return add

@@ -1,0 +1,214 @@
+"""Real SuperLink and SuperNodes on loopback, with TLS, registered keys and pinned bundles."""
+
+import contextlib
+import hashlib
+import io
+import socket
+import threading
+import zipfile
+
+import psutil
+import pytest
+
+from napari_fedsam.federation.audit import read_audit
+from napari_fedsam.federation.bundle import build_bundle, bundle_hash
+from napari_fedsam.federation.checkpoints import CheckpointStore
+from napari_fedsam.federation.control import connect
+from napari_fedsam.federation.coordinator import Coordinator
+from napari_fedsam.federation.errors import FederationError
+from napari_fedsam.federation.processes import OWNER_VARIABLE
+from napari_fedsam.federation.site import Site
+from napari_fedsam.federation.site_state import Phase
+from napari_fedsam.training.versions import VersionStore
+
+pytestmark = pytest.mark.federation
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def processes_of(site_or_coordinator_folder):
+    mark = str(site_or_coordinator_folder.resolve())
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(OWNER_VARIABLE) == mark:
+                found.append(process)
+    return found
+
+
+@pytest.fixture(scope="module")
+def coordinator(tmp_path_factory, recipe):
+    coordinator = Coordinator(tmp_path_factory.mktemp("a coordinator's folder"))
+    coordinator.init(recipe, port=free_port())
+    coordinator.start()
+    yield coordinator
+    coordinator.stop()
+    assert processes_of(coordinator.folder) == []
+
+
+@pytest.fixture(scope="module")
+def sites(tmp_path_factory, coordinator, add_cases):
+    """Two joined sites with cases."""
+    sites = []
+    for number, name in enumerate(["Hospital A", "Hospital B"]):
+        site = Site(tmp_path_factory.mktemp("o'site of two words"))
+        site.install(coordinator.profile)
+        add_cases(site.files.site, seed=number)
+        coordinator.approve(name, site.public_key)
+        site.join()
+        sites.append(site)
+    yield sites
+    for site in sites:
+        site.leave()
+
+
+@pytest.fixture
+def lone_site(tmp_path, coordinator):
+    site = Site(tmp_path / "site")
+    site.install(coordinator.profile)
+    yield site
+    site.leave()
+
+
+def refreshed(site):
+    site.refresh()
+    return site.state
+
+
+def test_what_a_site_sees_when_its_key_is_not_approved(lone_site, wait_until):
+    lone_site.join()
+    assert lone_site.state.phase is Phase.CONNECTING
+    wait_until(lambda: refreshed(lone_site).phase is Phase.ERROR, what="the key is refused")
+    assert "key.pub" in lone_site.state.message
+    assert not lone_site.joined
+    lone_site.leave()
+    assert lone_site.state.phase is Phase.OFFLINE
+    assert processes_of(lone_site.files.folder) == []
+
+
+def test_what_a_site_sees_when_the_certificate_is_not_the_federations(
+    lone_site, coordinator, recipe, tmp_path, wait_until
+):
+    other = Coordinator(tmp_path / "other").init(recipe)
+    impostor = coordinator.profile.model_copy(update={"authority": other.authority})
+    lone_site.install(impostor)
+    lone_site.join()
+    wait_until(lambda: refreshed(lone_site).phase is Phase.ERROR, what="it is refused")
+    assert "could not prove who it is" in lone_site.state.message
+
+
+def test_what_a_site_sees_when_nobody_answers(lone_site, coordinator, wait_until):
+    silent = coordinator.profile.model_copy(update={"address": f"127.0.0.1:{free_port()}"})
+    lone_site.install(silent)
+    lone_site.join()
+    wait_until(lambda: "does not answer" in refreshed(lone_site).message, what="it is told")
+    assert lone_site.state.phase is Phase.CONNECTING
+    lone_site.leave()
+    assert processes_of(lone_site.files.folder) == []
+
+
+def test_one_program_at_a_time_joins_with_a_folder(sites):
+    with pytest.raises(FederationError, match="leave there first"):
+        Site(sites[0].files.site).join()
+
+
+def test_a_second_coordinator_in_the_folder_is_refused(coordinator):
+    with pytest.raises(FederationError, match="running already"):
+        Coordinator(coordinator.folder).start()
+
+
+def test_a_port_in_use_is_told(coordinator, recipe, tmp_path):
+    other = Coordinator(tmp_path / "other")
+    other.init(recipe, port=coordinator.settings.port)
+    with pytest.raises(FederationError, match="in use"):
+        other.start()
+    assert processes_of(other.folder) == []
+
+
+def test_two_rounds_end_to_end(coordinator, sites):
+    before = len(coordinator.results())
+    lines = []
+    results = coordinator.run(2, tell=lines.append, wait_seconds=120)
+    assert [result.aggregated for result in results] == [True, True]
+    assert [result.round for result in results] == [before + 1, before + 2]
+    assert all((result.updates, result.examples) == (2, 8) for result in results)
+    assert lines[-1] == results[-1].summary
+    status = Coordinator(coordinator.folder).status()
+    assert status.sites == {"Hospital A": True, "Hospital B": True}
+    assert status.waits_for == ""
+    shared = CheckpointStore(coordinator.folder).newest(coordinator.profile.recipe.hash)
+    for site in sites:
+        state = refreshed(site)
+        assert state.phase is Phase.UP_TO_DATE
+        assert (state.rounds_joined, state.round) == (2, results[-1].round)
+        assert [round_number for round_number, _ in state.dice_history] == [
+            result.round for result in results
+        ]
+        versions = VersionStore(site.files.versions)
+        assert len(versions.versions()) == 2
+        log = read_audit(site.files.audit)
+        assert [line.purpose for line in log] == ["train", "evaluate"] * 2
+        assert {array.name for array in log[0].arrays} == set(shared)
+        assert state.bytes_sent == sum(line.bytes for line in log)
+
+
+def tampered_bundle():
+    """Return a bundle that Flower accepts, with one more line of code than the pinned one."""
+    with zipfile.ZipFile(io.BytesIO(build_bundle())) as original:
+        contents = {name: original.read(name) for name in original.namelist()}
+    contents["fedsam_app.py"] += b"\nprint('code that the site has not agreed to')\n"
+    del contents[".info/CONTENT"]
+    contents[".info/CONTENT"] = "\n".join(
+        f"{name},{hashlib.sha256(content).hexdigest()},{8 * len(content)}"
+        for name, content in contents.items()
+    ).encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as copy:
+        for name, content in contents.items():
+            copy.writestr(name, content)
+    return buffer.getvalue()
+
+
+def test_a_tampered_bundle_is_refused_and_nothing_of_it_is_stored(coordinator, sites, wait_until):
+    wait_until(lambda: all(site.joined for site in sites), what="both sites are connected")
+    before = len(coordinator.results())
+    settings = coordinator.settings
+    bundle = tampered_bundle()
+    with connect(settings.local_address, coordinator.folder / "ca.pem") as control:
+        run_id = control.start_run(bundle, hashlib.sha256(bundle).hexdigest(), 1)
+        wait_until(lambda: control.run(run_id).finished, 120, "the run ended")
+    (result,) = coordinator.results()[before:]
+    assert not result.aggregated
+    assert [refused.code for refused in result.refused] == ["refused-bundle"] * 2
+    for site in sites:
+        assert "refused" in refreshed(site).message
+        apps = site.files.folder / "flower" / "apps"
+        installed = [path.name for path in apps.glob("*")]
+        assert all(bundle_hash()[:8] in name for name in installed)
+        assert read_audit(site.files.audit)[-1].error == "refused-bundle"
+        log = (site.files.folder / "logs" / "superexec.log").read_text()
+        assert "not agreed to" not in log
+
+
+def test_leaving_in_the_middle_of_training_ends_everything_at_once(coordinator, sites, wait_until):
+    """Runs last: it takes both sites out."""
+    left = threading.Event()
+    run = threading.Thread(target=coordinator.run, args=(1,), kwargs={"cancelled": left.is_set})
+    run.start()
+    try:
+        for site in sites:
+            wait_until(lambda site=site: refreshed(site).phase is Phase.TRAINING, 120, "training")
+            site.leave()
+            assert site.state.phase is Phase.OFFLINE
+            assert processes_of(site.files.folder) == []
+            assert (
+                not site.files.lock.exists() or Site(site.files.site).state.phase is Phase.OFFLINE
+            )
+    finally:
+        left.set()
+        run.join(timeout=60)
+    assert not run.is_alive()
