@@ -90,9 +90,8 @@ missing_system_packages() {
 
 install_system_packages() {
     local missing
-    missing=$(missing_system_packages)
+    missing=$(missing_system_packages | paste -s -d ' ' -)
     [ -n "$missing" ] || return 0
-    missing=$(echo $missing)
     if may_use_apt; then
         echo "Installing system packages: $missing"
         # shellcheck disable=SC2086  # a list of words

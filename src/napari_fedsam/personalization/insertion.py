@@ -52,10 +52,11 @@ def insert_modules(encoder: nn.Module, method: Method, options: MethodOptions) -
         )
     for block in blocks[-options.blocks :]:
         kind = _TINY_VIT if hasattr(block.mlp, "norm") else _VIT
+        width = int(block.attn.qkv.in_features)  # type: ignore[union-attr,arg-type]
         if method.inserts_lora:
             _insert_lora(block.attn, kind, options)  # type: ignore[arg-type]
         if method.inserts_experts:
-            _insert_experts(block, kind, options)
+            _insert_experts(block, width, kind, options)
 
 
 def _insert_lora(attention: nn.Module, kind: _BlockKind, options: MethodOptions) -> None:
@@ -68,8 +69,9 @@ def _insert_lora(attention: nn.Module, kind: _BlockKind, options: MethodOptions)
     )
 
 
-def _insert_experts(block: nn.Module, kind: _BlockKind, options: MethodOptions) -> None:
-    width = next(p.shape[-1] for p in block.attn.parameters() if p.ndim == 2)  # type: ignore[union-attr]
+def _insert_experts(
+    block: nn.Module, width: int, kind: _BlockKind, options: MethodOptions
+) -> None:
     experts = MixtureOfExperts(
         width,
         experts=options.experts,

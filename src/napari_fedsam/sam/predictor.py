@@ -339,7 +339,7 @@ def decode(
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether bfloat16 products are native on a device (AVX-512 BF16 or AMX; CUDA)."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 

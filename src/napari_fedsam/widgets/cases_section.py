@@ -124,9 +124,10 @@ class CasesSection(QWidget):
         validation = sum(1 for record in records if record.split == "val")
         text = "No case kept yet."
         if records:
-            text = f"{len(records)} cases, {validation} of them held out to judge new models"
+            cases = "case" if len(records) == 1 else "cases"
+            text = f"{len(records)} {cases}, {validation} held out to judge new models"
             if absent:
-                text += f"; {len(absent)} absent, {false} of them wrongly proposed"
+                text += f"; {len(absent)} absent, {false} wrongly proposed"
         self.count.setText(text)
 
     def _selection_changed(self) -> None:

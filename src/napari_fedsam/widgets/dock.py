@@ -35,7 +35,7 @@ from napari_fedsam.widgets.prompt_section import PromptSection
 from napari_fedsam.widgets.scan_display import ScanDisplay
 from napari_fedsam.widgets.scan_opening import ScanOpening
 from napari_fedsam.widgets.scan_section import ScanSection
-from napari_fedsam.widgets.section_parts import collapsible
+from napari_fedsam.widgets.section_parts import Section
 from napari_fedsam.widgets.site_panel import SitePanel
 from napari_fedsam.widgets.structure_section import StructureSection
 
@@ -128,15 +128,15 @@ class FedSamWidget(QWidget):
         column = QVBoxLayout(body)
         column.setContentsMargins(6, 4, 6, 4)
         column.setSpacing(6)
-        for title, section, expanded in (
-            ("Scan", self.scan_section, True),
-            ("Model", self.model_section, True),
-            ("Structure", self.structure_section, True),
-            ("Prompts", self.prompt_section, True),
-            ("Cases", self.cases_section, True),
-            ("Federation", self.federation_section, True),
+        for title, section in (
+            ("Scan", self.scan_section),
+            ("Model", self.model_section),
+            ("Structure", self.structure_section),
+            ("Prompts", self.prompt_section),
+            ("Cases", self.cases_section),
+            ("Federation", self.federation_section),
         ):
-            column.addWidget(collapsible(title, section, expanded=expanded))
+            column.addWidget(Section(title, section))
         column.addStretch(1)
         about = QLabel(f"napari-fedsam {__version__}: research use only")
         about.setAlignment(Qt.AlignmentFlag.AlignCenter)

@@ -114,7 +114,8 @@ class MaskLayers:
         self.preview = self._viewer.add_labels(
             np.zeros((1, 1, 1), np.uint8), opacity=1.0, **beside(image, PREVIEW)
         )
-        self.preview.contour = 2
+        # Thick enough to be seen on a large image, not to hide a border on a small one.
+        self.preview.contour = 1 if max(self._session.view.shape) < 256 else 2
         self.preview.editable = False
         self._show_structures()
         self._viewer.layers.selection.active = active

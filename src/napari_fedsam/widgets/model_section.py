@@ -8,7 +8,7 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QProgressBar, QWidget
 from napari_fedsam.annotation.model_in_use import ModelInUse
 from napari_fedsam.annotation.model_source import SITE_MODEL
 from napari_fedsam.sam.registry import available_models
-from napari_fedsam.widgets.section_parts import column, words
+from napari_fedsam.widgets.section_parts import column, narrow, words
 
 _FROM_FILE = "from file"
 
@@ -23,7 +23,7 @@ class ModelSection(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.models = QComboBox()
+        self.models = narrow(QComboBox())
         self.models.setToolTip("The model that answers prompts")
         self.models.addItem("This site's model", SITE_MODEL)
         for info in available_models():

@@ -50,19 +50,23 @@ class PromptLayers(QObject):
         self._viewer = viewer
         self._session = session
         self._quiet = False
-        self.tool = Tool.NONE
+        self.tool = Tool.POSITIVE
         self.points: Points | None = None
         self.boxes: Shapes | None = None
         session.ask_changed.connect(self._session_spoke)
+        viewer.layers.selection.events.active.connect(self._active_layer_changed)
         self._later = QTimer(self)
         self._later.setSingleShot(True)
         self._later.setInterval(0)
         self._later.timeout.connect(self.show_ask)
+        self._take_up = QTimer(self)
+        self._take_up.setSingleShot(True)
+        self._take_up.setInterval(0)
+        self._take_up.timeout.connect(lambda: self.choose(self.tool))
 
     def attach(self, image: "Image") -> None:
         """Lay fresh prompt layers over an image layer."""
         self.detach()
-        active = self._viewer.layers.selection.active
         shape = self._session.view.shape
         size = max(3.0, max(shape[1:]) / 45)
         self.boxes = self._viewer.add_shapes(
@@ -84,9 +88,10 @@ class PromptLayers(QObject):
         )
         self.boxes.events.data.connect(self._boxes_spoke)
         self.points.events.data.connect(self._points_spoke)
-        self._viewer.layers.selection.active = active
         self.show_ask()
-        self.choose(self.tool)
+        if self.tool is Tool.NONE:
+            self.tool = Tool.POSITIVE
+        self.take_up()
 
     def detach(self) -> None:
         """Take the prompt layers off the viewer."""
@@ -98,6 +103,8 @@ class PromptLayers(QObject):
     def close(self) -> None:
         """Let go of the viewer."""
         self._later.stop()
+        self._take_up.stop()
+        self._viewer.layers.selection.events.active.disconnect(self._active_layer_changed)
         self.detach()
 
     def choose(self, tool: Tool) -> None:
@@ -120,6 +127,18 @@ class PromptLayers(QObject):
             else:
                 points.mode = boxes.mode = "pan_zoom"
         self.tool_changed.emit(tool.value)
+
+    def take_up(self) -> None:
+        """Go back to the tool once napari has chosen a layer that was just added."""
+        self._take_up.start()
+
+    def _active_layer_changed(self) -> None:
+        """Put the tool down when the person turns to another layer."""
+        active = self._viewer.layers.selection.active
+        lost = self.points is not None and active not in (self.points, self.boxes)
+        if lost and not self._take_up.isActive() and self.tool is not Tool.NONE:
+            self.tool = Tool.NONE
+            self.tool_changed.emit(self.tool.value)
 
     def _session_spoke(self) -> None:
         if self._quiet:

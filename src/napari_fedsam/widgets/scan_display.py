@@ -8,7 +8,7 @@ from napari_fedsam.annotation.session import AnnotationSession
 from napari_fedsam.widgets.edge_letters import CanvasLetters
 from napari_fedsam.widgets.layers import scan_from_image, scan_of
 from napari_fedsam.widgets.mask_layers import MaskLayers
-from napari_fedsam.widgets.prompt_layers import PromptLayers, Tool
+from napari_fedsam.widgets.prompt_layers import PromptLayers
 from napari_fedsam.widgets.viewpoint_binding import ViewpointBinding
 
 if TYPE_CHECKING:
@@ -58,8 +58,6 @@ class ScanDisplay:
             owner = scan_of(other)
             if owner is not None:
                 other.visible = owner is scan
-        if self.prompts.tool is Tool.NONE:
-            self.prompts.choose(Tool.POSITIVE)
         return True
 
     def forget(self, removed: Layer) -> None:

@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QButtonGroup, QComboBox, QFileDialog, QMenu, QPushBut
 from napari_fedsam.annotation.viewpoint import Viewpoint
 from napari_fedsam.imaging.window import presets_for
 from napari_fedsam.widgets.mask_layers import ROLE_KEY
-from napari_fedsam.widgets.section_parts import button, column, row
+from napari_fedsam.widgets.section_parts import button, column, narrow, row
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -39,14 +39,10 @@ class ScanSection(QWidget):
         menu.addAction("File…", self._ask_file)
         menu.addAction("DICOM folder…", self._ask_folder)
         self.open_button.setMenu(menu)
-        self.layers = QComboBox()
+        self.layers = narrow(QComboBox())
         self.layers.setToolTip("The image layer to annotate")
-        self.layers.setMinimumContentsLength(12)
-        self.layers.setSizeAdjustPolicy(
-            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-        )
         self.layers.activated.connect(lambda _: self.layer_chosen.emit(self.chosen_layer))
-        self.presets = QComboBox()
+        self.presets = narrow(QComboBox())
         self.presets.setToolTip("Window and level; the model sees what is shown")
         self.presets.activated.connect(self._preset_chosen)
         self.planes = QButtonGroup(self)

@@ -4,10 +4,13 @@ from collections.abc import Callable
 
 from qtpy.QtCore import QSize, Qt
 from qtpy.QtGui import QColor, QIcon, QPixmap
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
 SPACING = 4
+_EXPANDED = "\N{BLACK DOWN-POINTING SMALL TRIANGLE}"
+_COLLAPSED = "\N{BLACK RIGHT-POINTING SMALL TRIANGLE}"
+_ANY_HEIGHT = (1 << 24) - 1  # Qt's QWIDGETSIZE_MAX
 
 
 def button(
@@ -18,7 +21,7 @@ def button(
     made.setCheckable(checkable)
     made.setToolTip(tip)
     made.clicked.connect(lambda _checked=False: action())
-    made.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
+    made.setSizePolicy(QSizePolicy.Policy.MinimumExpanding, QSizePolicy.Policy.Fixed)
     return made
 
 
@@ -50,6 +53,14 @@ def words(text: str = "") -> QLabel:
     return label
 
 
+def narrow(box: QComboBox) -> QComboBox:
+    """Let a combo box be narrower than its longest entry."""
+    box.setMinimumContentsLength(8)
+    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+    return box
+
+
 def swatch(color: str, size: int = 12) -> QIcon:
     """Make a square icon of one colour."""
     pixmap = QPixmap(QSize(size, size))
@@ -57,14 +68,32 @@ def swatch(color: str, size: int = 12) -> QIcon:
     return QIcon(pixmap)
 
 
-def collapsible(title: str, content: QWidget, *, expanded: bool) -> QCollapsible:
-    """Put a section under a title that folds it away."""
-    # Signs that Qt's own font engine draws in any theme, instead of painted arrows.
-    section = QCollapsible(title, expandedIcon="▾", collapsedIcon="▸")
-    section.setDuration(0)
-    section.setContent(content)
-    section.layout().setContentsMargins(0, 0, 0, 0)
-    section.layout().setSpacing(2)
-    if expanded:
-        section.expand(animate=False)
-    return section
+class Section(QCollapsible):
+    """A titled part of the widget that can be folded away.
+
+    The content may change its height at any time, and the sign before the title is text, so that
+    it has the theme's colour.
+    """
+
+    def __init__(self, title: str, content: QWidget, *, expanded: bool = True) -> None:
+        super().__init__(title, expandedIcon=QIcon(), collapsedIcon=QIcon())
+        self._title = title
+        self.setDuration(0)
+        self.setContent(content)
+        self.layout().setContentsMargins(0, 0, 0, 0)
+        self.layout().setSpacing(2)
+        self.toggleButton().setStyleSheet(
+            "QPushButton, QPushButton:checked {text-align: left; border: none; padding: 2px 0;"
+            "background: transparent; font-weight: bold;}"
+        )
+        self.toggled.connect(self._fold)
+        if expanded:
+            self.expand(animate=False)
+        else:
+            self.collapse(animate=False)
+
+    def _fold(self, expanded: bool) -> None:
+        self.setText(f"{_EXPANDED if expanded else _COLLAPSED} {self._title}")
+        content = self.content()
+        content.setVisible(expanded)
+        content.setMaximumHeight(_ANY_HEIGHT)

@@ -6,7 +6,7 @@ from qtpy.QtWidgets import QColorDialog, QComboBox, QLineEdit, QWidget
 
 from napari_fedsam.annotation.structures import PALETTE
 from napari_fedsam.annotation.viewpoint import Viewpoint
-from napari_fedsam.widgets.section_parts import button, column, row, swatch
+from napari_fedsam.widgets.section_parts import button, column, narrow, row, swatch
 
 
 class StructureSection(QWidget):
@@ -21,7 +21,7 @@ class StructureSection(QWidget):
     def __init__(self, view: Viewpoint) -> None:
         super().__init__()
         self._view = view
-        self.structures = QComboBox()
+        self.structures = narrow(QComboBox())
         self.structures.setToolTip("The structure that prompts and accepted masks belong to")
         self.structures.activated.connect(
             lambda _: view.choose_structure(self.structures.currentData())

@@ -1,0 +1,177 @@
+"""The `napari-fedsam` command."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from napari_fedsam import __version__
+from napari_fedsam.app.cases_cli import cases_app
+from napari_fedsam.app.console import console, fail, progress_bar
+from napari_fedsam.app.federation_cli import coordinator_app, site_app
+from napari_fedsam.errors import FedSamError
+from napari_fedsam.files import write_text_atomically
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Interactive segmentation with a personalised, federated Segment Anything Model. "
+    "Research use only.",
+)
+app.add_typer(cases_app, name="cases")
+app.add_typer(coordinator_app, name="coordinator")
+app.add_typer(site_app, name="site")
+
+_MODEL_HELP = "A model's name, a checkpoint's path, or 'site' for this site's personalised model."
+
+
+def main() -> None:
+    """Run the command; a failure meant for people is one sentence and exit status 1."""
+    try:
+        app()
+    except FedSamError as error:
+        fail(str(error))
+        sys.exit(1)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"napari-fedsam {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    del version
+
+
+def _numbers(text: str, count: int, option: str) -> list[float]:
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != count:
+        wanted = ",".join(("x0", "y0", "x1", "y1") if count == 4 else ("x", "y"))
+        raise typer.BadParameter(f"'{text}' is not {wanted} in pixels", param_hint=option)
+    return values
+
+
+def _point(text: str) -> tuple[float, float, bool]:
+    positive = not text.endswith(",-")
+    x, y = _numbers(text.removesuffix(",-").removesuffix(",+"), 2, "--point")
+    return x, y, positive
+
+
+@app.command()
+def segment(
+    scan: Annotated[Path, typer.Argument(help="A scan file, a picture, or a DICOM folder.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The mask to write.")],
+    slice_index: Annotated[
+        int | None, typer.Option("--slice", help="The slice; the middle one by default.")
+    ] = None,
+    axis: Annotated[
+        int | None,
+        typer.Option(help="Axis of the stored array: 0 z, 1 y, 2 x; the acquired one by default."),
+    ] = None,
+    box: Annotated[str | None, typer.Option(help="x0,y0,x1,y1 in pixels of that slice.")] = None,
+    point: Annotated[
+        list[str] | None,
+        typer.Option(help="x,y of a positive click, x,y,- of a negative one; repeatable."),
+    ] = None,
+    no_prompt: Annotated[bool, typer.Option("--no-prompt", help="Ask for a proposal.")] = False,
+    structure: Annotated[
+        int | None, typer.Option(help="The structure's value in a personalised model.")
+    ] = None,
+    model: Annotated[str, typer.Option(help=_MODEL_HELP)] = "lite_medsam",
+    series: Annotated[
+        str | None, typer.Option(help="UID of the DICOM series, where a folder holds several.")
+    ] = None,
+) -> None:
+    """Segment one slice of a scan; the mask has the scan's exact geometry."""
+    from napari_fedsam.annotation.model_source import ModelSource
+    from napari_fedsam.app.segmentation import segment_slice
+    from napari_fedsam.imaging.readers import read_scan
+    from napari_fedsam.imaging.writers import write_mask
+    from napari_fedsam.settings import home
+
+    if no_prompt == bool(box or point):
+        raise typer.BadParameter("give --box, --point or --no-prompt")
+    corners = None if box is None else _numbers(box, 4, "--box")
+    points = [_point(text) for text in point or []]
+    opened = read_scan(scan, series=series)
+    predictor = ModelSource(home()).load(model).predictor
+    mask = segment_slice(
+        opened,
+        predictor,
+        axis=axis,
+        index=slice_index,
+        points=points,
+        box=None if corners is None else (corners[0], corners[1], corners[2], corners[3]),
+        structure=structure,
+    )
+    write_mask(mask, opened, output)
+    console.print(f"{output}: {int((mask > 0).sum())} pixels", markup=False)
+
+
+@app.command()
+def evaluate(
+    data: Annotated[Path, typer.Option(help="A manifest (task, site, split, image, mask).")],
+    task: Annotated[str, typer.Option(help="The manifest's task.")],
+    prompt: Annotated[
+        Literal["none", "box", "point"],
+        typer.Option(help="box: the true bounding box; point: the pixel deepest inside."),
+    ],
+    out: Annotated[Path, typer.Option(help="The JSON file to write.")],
+    site: Annotated[str | None, typer.Option(help="One site only.")] = None,
+    split: Annotated[str, typer.Option(help="The manifest's split.")] = "test",
+    structure: Annotated[int, typer.Option(help="The structure's value.")] = 1,
+    model: Annotated[str, typer.Option(help=_MODEL_HELP)] = "lite_medsam",
+) -> None:
+    """Measure a model's Dice on a manifest's images."""
+    from napari_fedsam.annotation.model_source import ModelSource
+    from napari_fedsam.app.evaluation_report import evaluate_rows
+    from napari_fedsam.settings import home
+    from napari_fedsam.training.manifest import read_manifest
+
+    rows = read_manifest(data, task, site=site, split=split)
+    predictor = ModelSource(home()).load(model).predictor
+    with progress_bar(f"{len(rows)} images") as progress:
+        report = evaluate_rows(
+            predictor, rows, prompt, structure=structure, progress=progress
+        )
+    write_text_atomically(out, json.dumps({"model": model, "task": task, **report}, indent=2))
+    for name, result in report["sites"].items():
+        dice = "-" if result["mean_dice"] is None else f"{result['mean_dice']:.3f}"
+        console.print(f"{name:24} n = {result['n']:4}  mean Dice {dice}", markup=False)
+
+
+@app.command()
+def demo(
+    headless: Annotated[
+        bool, typer.Option("--headless", help="Run the story unattended, without a display.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Where the results go.")] = Path("demo-out"),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A short run that only shows that everything works.")
+    ] = False,
+    scan: Annotated[Path | None, typer.Option(help="Open your own scan instead.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A manifest: each of its sites becomes a hospital.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="The manifest's task.")] = None,
+) -> None:
+    """Show the whole loop: prompt, keep, federate, prompt again."""
+    from napari_fedsam.app.demo import run_demo
+
+    if (data is None) != (task is None):
+        raise typer.BadParameter("--data and --task go together")
+    if scan is not None and headless:
+        raise typer.BadParameter("--scan opens a window: leave --headless out")
+    run_demo(headless=headless, out=out, quick=quick, scan=scan, data=data, task=task)

@@ -1,0 +1,39 @@
+"""The personalised model of a site, as it is in use now."""
+
+from pathlib import Path
+
+from napari_fedsam.personalization.personalised_model import (
+    PersonalisedModel,
+    build_personalised_model,
+)
+from napari_fedsam.personalization.recipe import Recipe
+from napari_fedsam.training.versions import Version, VersionStore
+
+
+def load_site_model(site_folder: Path, recipe: Recipe) -> tuple[PersonalisedModel, Version | None]:
+    """Build the recipe's model with the parameters of the site's active version.
+
+    Parameters
+    ----------
+    site_folder : Path
+        The site's home folder.
+    recipe : Recipe
+
+    Returns
+    -------
+    model : PersonalisedModel
+        At step 0 when there is no active version of this recipe: it answers as the base model.
+    version : Version or None
+
+    Raises
+    ------
+    VersionError
+        When the active version is damaged.
+    """
+    model = build_personalised_model(recipe)
+    store = VersionStore(site_folder / "versions")
+    version = store.active()
+    if version is None or version.recipe_hash != recipe.hash:
+        return model, None
+    store.load_into(model, version)
+    return model, version

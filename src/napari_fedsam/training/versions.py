@@ -1,0 +1,208 @@
+"""The site's model versions: kept on disk, one of them active.
+
+A version holds the shared parameters of a round and the local parameters that were trained with
+them, so that going back takes both back. Another process may write while this one reads: a version
+appears in one step, and so does a change of the active one.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from napari_fedsam.files import (
+    fsync_folder,
+    make_private_folder,
+    sha256_of,
+    write_text_atomically,
+)
+from napari_fedsam.personalization.errors import ParameterError
+from napari_fedsam.personalization.personalised_model import PersonalisedModel
+from napari_fedsam.training.errors import VersionError
+
+_RECORD = "version.json"
+_SHARED = "shared.safetensors"
+_LOCAL = "local.safetensors"
+_ACTIVE = "active"
+
+
+class Version(BaseModel):
+    """A personalised model that this site has, apart from its frozen parameters.
+
+    Attributes
+    ----------
+    number : int
+        Counts from 1.
+    round : int
+        The federation's round that it came from; 0 for training at this site alone.
+    recipe_hash : str
+        The recipe that its parameters fit.
+    created : datetime
+        In UTC.
+    dice : dict
+        Mean Dice on this site's held-out cases by kind of prompt; None without such cases.
+    sha256 : dict
+        Checksums of the parameter files.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int
+    round: int
+    recipe_hash: str
+    created: datetime
+    dice: dict[str, float | None]
+    sha256: dict[str, str]
+
+    @property
+    def label(self) -> str:
+        """What people read, for instance "round 3, this site"."""
+        return f"round {self.round}, this site" if self.round else "trained at this site"
+
+
+class VersionStore:
+    """Model versions in a folder, private to the user.
+
+    Parameters
+    ----------
+    folder : Path
+        Created when missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = make_private_folder(folder)
+        self._lock = FileLock(folder / ".lock")
+
+    def versions(self) -> list[Version]:
+        """Return every readable version, oldest first."""
+        found = []
+        for path in sorted(self._folder.glob("[0-9]*")):
+            try:
+                found.append(_read_record(path))
+            except VersionError:
+                continue
+        return found
+
+    def active(self) -> Version | None:
+        """Return the version in use; None while the site uses the base model."""
+        try:
+            name = (self._folder / _ACTIVE).read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return None
+        return _read_record(self._folder / name) if name else None
+
+    def save(
+        self,
+        shared: Mapping[str, torch.Tensor],
+        local: Mapping[str, torch.Tensor],
+        *,
+        round: int,  # noqa: A002
+        recipe_hash: str,
+        dice: Mapping[str, float | None],
+    ) -> Version:
+        """Keep a version, durable before this returns; it is not activated.
+
+        Parameters
+        ----------
+        shared, local : mapping of name to tensor
+        round : int
+        recipe_hash : str
+        dice : mapping of kind of prompt to mean Dice or None
+
+        Raises
+        ------
+        VersionError
+            When the disk refuses.
+        """
+        with self._lock:
+            number = 1 + max((int(p.name) for p in self._folder.glob("[0-9]*")), default=0)
+            temporary = Path(tempfile.mkdtemp(prefix=".new.", dir=self._folder))
+            try:
+                save_file(dict(shared), temporary / _SHARED)
+                save_file(dict(local), temporary / _LOCAL)
+                version = Version(
+                    number=number,
+                    round=round,
+                    recipe_hash=recipe_hash,
+                    created=datetime.now(UTC),
+                    dice=dict(dice),
+                    sha256={name: sha256_of(temporary / name) for name in (_SHARED, _LOCAL)},
+                )
+                write_text_atomically(temporary / _RECORD, version.model_dump_json(indent=2))
+                for name in (_SHARED, _LOCAL):
+                    _sync(temporary / name)
+                temporary.rename(self._folder / f"{number:04d}")
+                fsync_folder(self._folder)
+            except OSError as error:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise VersionError(
+                    f"The new model could not be kept in {self._folder} ({error.strerror}); the "
+                    "present one stays in use: make room and go on."
+                ) from error
+        return version
+
+    def activate(self, number: int | None) -> None:
+        """Use a version from now on; None goes back to the base model.
+
+        Raises
+        ------
+        VersionError
+            When there is no such version.
+        """
+        name = ""
+        if number is not None:
+            name = f"{number:04d}"
+            _read_record(self._folder / name)
+        with self._lock:
+            write_text_atomically(self._folder / _ACTIVE, name)
+
+    def load_into(self, model: PersonalisedModel, version: Version) -> None:
+        """Load a version's shared and local parameters.
+
+        Raises
+        ------
+        VersionError
+            When the version is of another recipe, or its files are damaged.
+        """
+        if version.recipe_hash != model.recipe.hash:
+            raise VersionError(
+                f"Model version {version.number} belongs to another recipe: choose a version of "
+                "the present federation."
+            )
+        model.load_shared(self._read(version, _SHARED))
+        model.load_local(self._read(version, _LOCAL))
+
+    def _read(self, version: Version, name: str) -> dict[str, torch.Tensor]:
+        path = self._folder / f"{version.number:04d}" / name
+        damaged = VersionError(
+            f"Model version {version.number} is damaged ({path}): go back to an earlier version."
+        )
+        try:
+            if sha256_of(path) != version.sha256[name]:
+                raise damaged
+            state: dict[str, torch.Tensor] = load_file(path)
+        except (OSError, SafetensorError, ParameterError) as error:
+            raise damaged from error
+        return state
+
+
+def _read_record(path: Path) -> Version:
+    try:
+        return Version.model_validate_json((path / _RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise VersionError(
+            f"There is no readable model version in {path}: choose another version."
+        ) from error
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as handle:
+        os.fsync(handle.fileno())
