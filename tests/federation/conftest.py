@@ -41,7 +41,7 @@ def wait_until() -> Callable[..., None]:
 def add_cases(recipe: Recipe) -> Callable[..., CaseStore]:
     """Return a function that gives a site discs on noise, each from a scan of its own."""
 
-    def add(site: Path, *, train: int = 4, val: int = 2, seed: int = 0, **scan: str) -> CaseStore:
+    def add(site: Path, *, train: int = 2, val: int = 1, seed: int = 0, **scan: str) -> CaseStore:
         store = CaseStore(site / "cases")
         random = np.random.default_rng(seed)
         for number in range(train + val):

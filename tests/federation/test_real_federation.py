@@ -135,7 +135,7 @@ def test_two_rounds_end_to_end(coordinator, sites):
     results = coordinator.run(2, tell=lines.append, wait_seconds=120)
     assert [result.aggregated for result in results] == [True, True]
     assert [result.round for result in results] == [before + 1, before + 2]
-    assert all((result.updates, result.examples) == (2, 8) for result in results)
+    assert all((result.updates, result.examples) == (2, 4) for result in results)
     assert lines[-1] == results[-1].summary
     status = Coordinator(coordinator.folder).status()
     assert status.sites == {"Hospital A": True, "Hospital B": True}

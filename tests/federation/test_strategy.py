@@ -78,6 +78,7 @@ def test_a_round_is_the_average_weighted_by_cases(tmp_path):
     assert result.loss == pytest.approx((1 * 1.0 + 3 * (1 / 3)) / 4)
     assert result.dice == pytest.approx({"none": 0.04, "box": 0.02})
     assert (result.evaluations, result.activated, result.refused) == (2, 2, ())
+    assert result.complete
 
 
 def test_rounds_go_on_from_the_newest_checkpoint(tmp_path):

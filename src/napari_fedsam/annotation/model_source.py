@@ -46,6 +46,20 @@ class ModelSource:
         recipe = self.recipe()
         return () if recipe is None else tuple(recipe.structures)
 
+    def go_back(self) -> None:
+        """Make the version before the active one active again; before the first, the base model.
+
+        Raises
+        ------
+        VersionError
+            When the versions cannot be read or written.
+        """
+        store = VersionStore(self._site_folder / "versions")
+        active = store.active()
+        if active is not None:
+            earlier = [each.number for each in store.versions() if each.number < active.number]
+            store.activate(max(earlier, default=None))
+
     def load(
         self, choice: str = SITE_MODEL, *, progress: Callable[[float], None] | None = None
     ) -> ModelInUse:

@@ -143,9 +143,7 @@ def evaluate(
     rows = read_manifest(data, task, site=site, split=split)
     predictor = ModelSource(home()).load(model).predictor
     with progress_bar(f"{len(rows)} images") as progress:
-        report = evaluate_rows(
-            predictor, rows, prompt, structure=structure, progress=progress
-        )
+        report = evaluate_rows(predictor, rows, prompt, structure=structure, progress=progress)
     write_text_atomically(out, json.dumps({"model": model, "task": task, **report}, indent=2))
     for name, result in report["sites"].items():
         dice = "-" if result["mean_dice"] is None else f"{result['mean_dice']:.3f}"

@@ -73,4 +73,3 @@ def evaluate_rows(
             for image in images
         ],
     }
-

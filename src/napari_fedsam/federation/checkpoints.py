@@ -60,6 +60,8 @@ class RoundResult(BaseModel):
         Sites that took the round's model into use.
     refused : tuple of RefusedUpdate
         What was left out, and why.
+    complete : bool
+        Whether the round is over: the sites have judged its model, or there was none to judge.
     seconds : float
         Duration of the round.
     sha256 : str
@@ -78,6 +80,7 @@ class RoundResult(BaseModel):
     dice: dict[str, float] = {}
     activated: int = 0
     refused: tuple[RefusedUpdate, ...] = ()
+    complete: bool = False
     seconds: float = 0.0
     sha256: str = ""
 

@@ -213,7 +213,7 @@ class Coordinator:
                     control.stop_run(run_id)
                 told = self._tell_results(told, say)
                 time.sleep(_POLL_SECONDS)
-        self._tell_results(told, say)
+        self._tell_results(told, say, finished=True)
         if not state.completed and not stop():
             raise FederationError(
                 f"The run ended early ({state.details or 'no reason given'}); read the log "
@@ -306,8 +306,12 @@ class Coordinator:
                 raise FederationError(f"No round was run: {line}.")
             time.sleep(_POLL_SECONDS)
 
-    def _tell_results(self, told: int, say: Callable[[str], None]) -> int:
-        results = self.results()
-        for result in results[told:]:
+    def _tell_results(
+        self, told: int, say: Callable[[str], None], *, finished: bool = False
+    ) -> int:
+        for result in self.results()[told:]:
+            if not (result.complete or finished):
+                break
             say(result.summary)
-        return len(results)
+            told += 1
+        return told

@@ -65,7 +65,6 @@ def start_node(
             *("--host", "127.0.0.1", "--port", str(port)),
         ],
         environment,
-        low_priority=True,
     )
     table.start(
         SUPEREXEC,
@@ -77,6 +76,7 @@ def start_node(
             *("--parent-pid", str(node.pid)),
         ],
         environment,
+        # The training runs below it, and must not slow down the window.
         low_priority=True,
     )
 

@@ -176,7 +176,7 @@ def judge_round(content: RecordDict, files: SiteFiles) -> RecordDict:
     if pending is not None:
         model.load_local(pending)
     candidate = _judge(model, held_out)
-    dice = {kind: candidate.mean_dice(kind) for kind in _PROMPTS}
+    dice: dict[str, float | None] = {kind: candidate.mean_dice(kind) for kind in _PROMPTS}
 
     versions = VersionStore(files.versions)
     version = versions.save(

@@ -1,6 +1,9 @@
 """One site of a federation: join, leave, and tell the truth about where it stands."""
 
 import atexit
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -17,11 +20,14 @@ from napari_fedsam.federation.site_state import Phase, SiteState
 from napari_fedsam.federation.site_status import SiteStatus
 from napari_fedsam.training.versions import VersionStore
 
+_FOLLOW_SECONDS = 0.5
+
 
 class Site:
     """The federation side of a site's folder.
 
     Every program that makes one of the same folder sees the same site; one at a time can join.
+    Methods may be called from any thread; `state` emits in the thread that called.
 
     Parameters
     ----------
@@ -42,6 +48,7 @@ class Site:
         self.state = SiteState()
         self._table = ProcessTable(self.files.folder)
         self._lock = FileLock(self.files.lock, timeout=0, thread_local=False)
+        self._changing = threading.RLock()
         self._audit_size = -1
         self.refresh()
 
@@ -89,6 +96,13 @@ class Site:
             When there is no profile, the federation runs another version of the app, or another
             program has joined with this folder.
         """
+        with self._changing:
+            if self._lock.is_locked and self._table.running(NODE):
+                return
+            self._join(detached=detached, threads=threads)
+            self.refresh()
+
+    def _join(self, *, detached: bool, threads: int | None) -> None:
         profile = SiteProfile.read(self.files.profile)
         profile.check_runs_here()
         self._take_lock()
@@ -99,29 +113,64 @@ class Site:
             ensure_key_pair(self.files.folder)
             if detached:
                 # The node takes the lock over and holds it as long as it lives.
-                self._lock.release()
+                self._lock.release(force=True)
             start_node(self._table, self.files, profile, detached=detached, threads=threads)
         except BaseException:
             self._table.end_all()
-            self._lock.release()
+            self._lock.release(force=True)
             raise
         if not detached:
             atexit.register(self.leave)
-        self.refresh()
 
     def leave(self) -> None:
         """End every process that a join started, from any program; takes up to a few seconds."""
-        self._table.end_all(gently=[NODE])
-        self.files.node.unlink(missing_ok=True)
-        self._lock.release()
-        atexit.unregister(self.leave)
-        self.refresh()
+        with self._changing:
+            self._table.end_all(gently=[NODE])
+            self.files.node.unlink(missing_ok=True)
+            self._lock.release(force=True)
+            atexit.unregister(self.leave)
+            self.refresh()
+
+    def follow(
+        self, tell: Callable[[str], None], *, cancelled: Callable[[], bool] | None = None
+    ) -> None:
+        """Tell each change in words until the site has left or its connection has ended.
+
+        Parameters
+        ----------
+        tell : callable
+            Receives a line.
+        cancelled : callable, optional
+            Asked twice a second; returns early once it is True.
+        """
+        told = ""
+        while not (cancelled and cancelled()):
+            self.refresh()
+            state = self.state
+            explained = (
+                state.words if state.phase is Phase.ERROR else f"{state.words}. {state.message}"
+            )
+            if explained != told:
+                tell(explained.rstrip(". "))
+                told = explained
+            if not self._table.running(NODE):
+                return
+            time.sleep(_FOLLOW_SECONDS)
 
     def refresh(self) -> None:
         """Bring `state` up to date from the files and processes; call it from a timer.
 
-        Costs a few file reads; never talks to the network.
+        Costs a few file reads; never talks to the network, never waits. While `join` or `leave`
+        is at work in another thread it does nothing.
         """
+        if not self._changing.acquire(blocking=False):
+            return
+        try:
+            self._refresh()
+        finally:
+            self._changing.release()
+
+    def _refresh(self) -> None:
         status = SiteStatus.read(self.files.status)
         phase, message = self._phase(status)
         self._refresh_profile()
@@ -137,7 +186,8 @@ class Site:
 
     def _phase(self, status: SiteStatus) -> tuple[Phase, str]:
         if not self._table.records():
-            self._lock.release()
+            # Another program may have ended what this one had started.
+            self._lock.release(force=True)
             return Phase.OFFLINE, ""
         log = self._table.log_text(NODE)
         if not self._table.running(NODE):

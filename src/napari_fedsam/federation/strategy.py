@@ -124,6 +124,7 @@ class CheckedFedAvg(FedAvg):  # type: ignore[misc]
                 "evaluations": len(judged),
                 "dice": _dice_of(metrics),
                 "activated": int(sum(_metric(reply, "activated") for reply in good)),
+                "complete": True,
                 "seconds": time.monotonic() - self._started,
             }
         )

@@ -55,7 +55,6 @@ def start_superlink(
                 *("--superexec-auth-secret-file", str(secret.resolve())),
             ],
             environment,
-            low_priority=True,
         )
     except BaseException:
         table.end_all()

@@ -182,7 +182,7 @@ def _read_allowed(path: Path) -> Any:
                     dataset.get(keyword)
         except OSError:
             raise
-        except Exception as error:  # noqa: BLE001 - pydicom raises many kinds on damaged files
+        except Exception as error:
             raise _damaged(path) from error
     return dataset
 
@@ -222,11 +222,16 @@ def _header(dataset: Any, path: Path, sop_class: str) -> Header:
         photometric=str(dataset.get("PhotometricInterpretation") or ""),
         places=places,
         has_functional_groups=bool(dataset.get("PerFrameFunctionalGroupsSequence")),
-        thickness=_positive(dataset, "SpacingBetweenSlices") or _positive(dataset, "SliceThickness")
-        or _positive(_item(dataset, "SharedFunctionalGroupsSequence", "PixelMeasuresSequence"),
-                     "SpacingBetweenSlices")
-        or _positive(_item(dataset, "SharedFunctionalGroupsSequence", "PixelMeasuresSequence"),
-                     "SliceThickness"),
+        thickness=_positive(dataset, "SpacingBetweenSlices")
+        or _positive(dataset, "SliceThickness")
+        or _positive(
+            _item(dataset, "SharedFunctionalGroupsSequence", "PixelMeasuresSequence"),
+            "SpacingBetweenSlices",
+        )
+        or _positive(
+            _item(dataset, "SharedFunctionalGroupsSequence", "PixelMeasuresSequence"),
+            "SliceThickness",
+        ),
         aspect=_aspect(dataset),
         ultrasound_spacing=_ultrasound_spacing(dataset),
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pydicom
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydicom.pixels import pixel_array
 from pydicom.uid import UID
@@ -114,7 +114,7 @@ def _by_pydicom(header: Header) -> NDArray[Any]:
             stored = pixel_array(header.path)
     except ImagingError:
         raise
-    except Exception as error:  # noqa: BLE001 - each of pydicom's decoders raises its own kinds
+    except Exception as error:
         raise _undecodable(header) from error
     frames = stored.reshape(header.frames, *stored.shape[-2:])
     slopes, intercepts = np.array([place.rescale for place in header.places], np.float32).T

@@ -119,6 +119,7 @@ def dicom_files(folder: Path) -> Iterator[Path]:
     ImagingError
         If a folder or a file cannot be opened, or a file is named .dcm but is no DICOM.
     """
+
     def refuse(error: OSError) -> None:
         raise error
 

@@ -113,7 +113,8 @@ class Geometry:
     def world_to_index(self, world: ArrayLike) -> NDArray[np.float64]:
         """Map positions (..., dimension) in mm to continuous indices in the order (x, y, z)."""
         offset = np.asarray(world, dtype=np.float64) - np.array(self.origin)
-        return offset @ np.linalg.inv(self.matrix).T / np.array(self.spacing)
+        index: NDArray[np.float64] = offset @ np.linalg.inv(self.matrix).T / np.array(self.spacing)
+        return index
 
     def matches(
         self,

@@ -75,7 +75,7 @@ def _nifti_bytes(header: bytes) -> int | None:
         else:
             continue
         voxels = math.prod(max(1, n) for n in dims[1 : 1 + max(0, min(7, dims[0]))])
-        return int(start) + voxels * bits // 8
+        return int(start + voxels * bits // 8)
     return None
 
 

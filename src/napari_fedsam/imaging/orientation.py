@@ -104,15 +104,12 @@ class DisplayOrientation:
             key=lambda axes: round(sum(abs(alignment[i, axis]) for i, axis in enumerate(axes)), 9),
         )
         flips = [bool(alignment[i, axis] < 0) for i, axis in enumerate(permutation)]
-        signed = [
-            -towards[axis] if flip else towards[axis]
-            for axis, flip in zip(permutation, flips, strict=True)
-        ]
+        signed = towards[list(permutation)] * np.where(flips, -1.0, 1.0)[:, None]
         return cls(
             (permutation[0], permutation[1], permutation[2]),
             (flips[0], flips[1], flips[2]),
             (spacing[permutation[0]], spacing[permutation[1]], spacing[permutation[2]]),
-            tuple((float(v[0]), float(v[1]), float(v[2])) for v in signed),
+            tuple((float(v[0]), float(v[1]), float(v[2])) for v in signed + np.zeros(3)),
             _ANATOMICAL_LABELS,
         )
 

@@ -1,19 +1,26 @@
 """NIfTI, NRRD and MetaImage through SimpleITK."""
 
+import contextlib
 import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from napari_fedsam.imaging.errors import ImagingError
-from napari_fedsam.imaging.files import explained_access, suffix_of
+from napari_fedsam.imaging.files import explained_access, stem_of, suffix_of
 from napari_fedsam.imaging.geometry import Geometry
 from napari_fedsam.imaging.integrity import require_complete
 from napari_fedsam.imaging.itk import at_most_32_bits, silent_itk
+
+_WITH_SECOND_FILE = (".nhdr", ".mhd")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,9 +57,9 @@ def read_volume(path: Path) -> Volume:
     with explained_access(path), path.open("rb"):
         pass
     require_complete(path)
-    with silent_itk():
+    with silent_itk(), _unambiguous(path) as readable:
         reader = sitk.ImageFileReader()
-        reader.SetFileName(str(path))
+        reader.SetFileName(str(readable))
         try:
             reader.ReadImageInformation()
             _drop_trailing_dimensions(reader, path)
@@ -65,8 +72,36 @@ def read_volume(path: Path) -> Volume:
                 f"{path.name} has a damaged header ({error}): export it again."
             ) from error
         pixels = _pixels(image, path)
-    return Volume(pixels.reshape(geometry.array_shape + pixels.shape[geometry.dimension :]),
-                  geometry, _is_anatomical(reader, suffix_of(path)))
+    return Volume(
+        pixels.reshape(geometry.array_shape + pixels.shape[geometry.dimension :]),
+        geometry,
+        _is_anatomical(reader, suffix_of(path)),
+    )
+
+
+@contextlib.contextmanager
+def _unambiguous(path: Path) -> Iterator[Path]:
+    """Yield a name under which ITK reads this very file.
+
+    For a.nii.gz beside an a.nii, ITK takes the header of the one and the voxels of the other
+    (https://github.com/InsightSoftwareConsortium/ITK/issues/2243), and it does not know most
+    suffixes in capitals. Such a file is read through a link (a copy where links are not
+    possible) in a private folder.
+    """
+    suffix = suffix_of(path)
+    has_twin = suffix == ".nii.gz" and any(
+        path.with_name(stem_of(path) + other).exists() for other in (".nii", ".NII")
+    )
+    if suffix in _WITH_SECOND_FILE or (path.name.endswith(suffix) and not has_twin):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder, explained_access(path):
+        alias = Path(folder, f"scan{suffix}")
+        try:
+            os.link(path.resolve(), alias)
+        except OSError:
+            shutil.copyfile(path, alias)
+        yield alias
 
 
 def _drop_trailing_dimensions(reader: Any, path: Path) -> None:

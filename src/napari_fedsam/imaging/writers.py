@@ -1,24 +1,24 @@
 """Masks to files, with the scan's exact geometry."""
 
+import contextlib
 import os
-import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from napari_fedsam.files import fsync_folder
 from napari_fedsam.imaging.errors import ImagingError
-from napari_fedsam.imaging.files import explained_access, suffix_of
+from napari_fedsam.imaging.files import stem_of, suffix_of
 from napari_fedsam.imaging.geometry import Geometry
 from napari_fedsam.imaging.itk import silent_itk
 from napari_fedsam.imaging.scan import Scan
 
 MASK_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".png")
-_DETACHED = ".mhd"
 
 
 def write_mask(mask: NDArray[Any], scan: Scan, path: Path | str) -> None:
@@ -71,5 +71,63 @@ def write_mask(mask: NDArray[Any], scan: Scan, path: Path | str) -> None:
         _write(image, scan.geometry, path)
 
 
-class _explained_writing:
-    pass
+def _values(mask: NDArray[Any], scan: Scan) -> NDArray[Any]:
+    if mask.shape != scan.shape:
+        raise ValueError(f"a mask of shape {mask.shape} does not fit a scan of {scan.shape}")
+    if mask.dtype.kind not in "biu":
+        raise ValueError(f"a mask holds integers or booleans, not {mask.dtype}")
+    low, high = int(mask.min()), int(mask.max())
+    if low < 0 or high > 65535:
+        raise ValueError(f"mask values must be 0 to 65535, not {low} to {high}")
+    return np.ascontiguousarray(mask, dtype=np.uint8 if high < 256 else np.uint16)
+
+
+@contextlib.contextmanager
+def _explained_writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise ImagingError(
+            f"{path.name} cannot be saved in the folder {path.parent.name}: permission denied. "
+            "Choose a folder that you may write to."
+        ) from error
+    except (OSError, RuntimeError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or "the disk may be full"
+        raise ImagingError(
+            f"{path.name} could not be saved ({reason}): free some space or choose another "
+            "folder, and save again."
+        ) from error
+
+
+def _write(image: Any, geometry: Geometry, path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix=".saving-", dir=path.parent) as folder:
+        # Under the final stem, because a .mhd names its second file; ITK wants a lower-case suffix.
+        temporary = Path(folder, stem_of(path) + suffix_of(path))
+        with silent_itk():
+            sitk.WriteImage(image, str(temporary), useCompression=True)
+            _verify(image, geometry, temporary)
+        written = sorted(Path(folder).iterdir(), key=lambda file: file == temporary)
+        for file in written:
+            with file.open("rb+") as handle:
+                os.fsync(handle.fileno())
+        for file in written:
+            file.replace(path if file == temporary else path.parent / file.name)
+    fsync_folder(path.parent)
+
+
+def _verify(image: Any, geometry: Geometry, written: Path) -> None:
+    """Read a file back and compare it with what it should hold."""
+    back = sitk.ReadImage(str(written))
+    suffix = suffix_of(written)
+    same_voxels = np.array_equal(
+        sitk.GetArrayViewFromImage(back), sitk.GetArrayViewFromImage(image)
+    )
+    same_place = suffix == ".png" or geometry.matches(
+        Geometry.from_image(back), single_precision=suffix.startswith(".nii")
+    )
+    if not same_voxels:
+        raise OSError("what was written differs from the mask")
+    if not same_place:
+        raise ImagingError(
+            f"{written.name} cannot hold this scan's position exactly: save the mask as .mha."
+        )

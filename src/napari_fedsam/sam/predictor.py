@@ -15,6 +15,7 @@ from napari_fedsam.sam.click_search import (
     self_consistency,
 )
 from napari_fedsam.sam.errors import PromptError
+from napari_fedsam.sam.host_memory import keep_freed_memory
 from napari_fedsam.sam.preprocessing import logits_to_image, mask_to_input
 from napari_fedsam.sam.prompts import Box, Prompts, box_of_mask
 from napari_fedsam.sam.protocol import PromptableModel
@@ -81,12 +82,13 @@ class Predictor:
     device : str
         "cpu", "cuda" or "mps".
     bf16 : bool, optional
-        Encode under bfloat16 autocast; by default where the processor multiplies it natively.
+        Encode and decode under bfloat16 autocast; by default where the processor multiplies it natively.
     """
 
     def __init__(
         self, model: PromptableModel, *, device: str = "cpu", bf16: bool | None = None
     ) -> None:
+        keep_freed_memory()
         self.model = model.to(device)
         self.device = torch.device(device)
         self._bf16 = has_fast_bf16(self.device) if bf16 is None else bf16
@@ -254,14 +256,15 @@ class Predictor:
         boxes: torch.Tensor | None = None,
         logits: torch.Tensor | None = None,
     ) -> _Candidates:
-        low_res, scores = decode(
-            self.model,
-            embedding.features,
-            points=points,
-            boxes=boxes,
-            logits=logits,
-            structure=structure,
-        )
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+            low_res, scores = decode(
+                self.model,
+                embedding.features,
+                points=points,
+                boxes=boxes,
+                logits=logits,
+                structure=structure,
+            )
         full = logits_to_image(low_res, embedding.image_shape, self.model.input_size)
         return _Candidates(
             (full[:, 0] > 0).cpu().numpy(),

@@ -4,11 +4,18 @@ The modules of a method sit in the last blocks, so everything before the first t
 gives the same output in every epoch and every round.
 """
 
-from collections.abc import Hashable, Sequence
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
 
+from napari_fedsam.files import atomic_path, make_private_folder
 from napari_fedsam.sam.predictor import has_fast_bf16
 from napari_fedsam.sam.protocol import PromptableModel, Stage
 
@@ -27,9 +34,14 @@ class EncoderSplit:
         cut = next((i for i, stage in enumerate(stages) if _is_trainable(stage)), len(stages))
         self._prefix: Sequence[Stage] = stages[:cut]
         self._suffix: Sequence[Stage] = stages[cut:]
-        self._model = model
+        self._name = f"{model.name}:{cut}"
         self.device = next(model.mask_decoder.parameters()).device
         self.bf16 = has_fast_bf16(self.device)
+
+    def key(self, image: NDArray[np.uint8]) -> str:
+        """Return what an image's prefix output is cached under: model, cut and content."""
+        content = f"{self._name}:{image.shape}:".encode() + image.tobytes()
+        return hashlib.sha256(content).hexdigest()
 
     @torch.no_grad()
     def prefix(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -53,27 +65,44 @@ def _is_trainable(stage: Stage) -> bool:
 
 
 class FeatureCache:
-    """Prefix outputs in memory, within a budget.
+    """Prefix outputs, in memory or in a folder that outlives the process, within a budget.
 
-    What does not fit is computed anew each time it is asked for.
+    What does not fit is computed anew each time it is asked for. Files hold bfloat16 features as
+    safetensors; a damaged one counts as missing.
 
     Parameters
     ----------
+    folder : Path, optional
+        Created private, for features can be turned back into images; memory when not given.
     budget_bytes : int
+        For all features together.
     """
 
-    def __init__(self, budget_bytes: int = 2 * 1024**3) -> None:
-        self._features: dict[Hashable, torch.Tensor] = {}
-        self._free = budget_bytes
+    def __init__(self, folder: Path | None = None, *, budget_bytes: int = 2 * 1024**3) -> None:
+        self._folder = None if folder is None else make_private_folder(folder)
+        self._memory: dict[str, torch.Tensor] = {}
+        kept = 0 if folder is None else sum(f.stat().st_size for f in folder.glob("*.safetensors"))
+        self._free = budget_bytes - kept
 
-    def get(self, key: Hashable) -> torch.Tensor | None:
+    def get(self, key: str) -> torch.Tensor | None:
         """Return a cached output of shape (1, ...), or None."""
-        return self._features.get(key)
+        if self._folder is None:
+            return self._memory.get(key)
+        try:
+            features: torch.Tensor = load_file(self._folder / f"{key}.safetensors")["features"]
+        except (OSError, SafetensorError, KeyError):
+            return None
+        return features
 
-    def put(self, key: Hashable, features: torch.Tensor) -> None:
-        """Keep an output as bfloat16 on the CPU, if there is room."""
-        kept = features.to("cpu", torch.bfloat16)
+    def put(self, key: str, features: torch.Tensor) -> None:
+        """Keep an output as bfloat16, if there is room."""
+        kept = features.to("cpu", torch.bfloat16).contiguous()
         size = kept.numel() * kept.element_size()
-        if size <= self._free:
-            self._features[key] = kept
-            self._free -= size
+        if size > self._free:
+            return
+        self._free -= size
+        if self._folder is None:
+            self._memory[key] = kept
+            return
+        with atomic_path(self._folder / f"{key}.safetensors") as temporary:
+            save_file({"features": kept}, temporary)

@@ -11,6 +11,7 @@ import torch
 from napari_fedsam.personalization.experts import experts_bypassed
 from napari_fedsam.personalization.methods import Phase
 from napari_fedsam.personalization.personalised_model import PersonalisedModel
+from napari_fedsam.sam.host_memory import keep_freed_memory
 from napari_fedsam.sam.predictor import decode
 from napari_fedsam.sam.preprocessing import mask_to_input
 from napari_fedsam.sam.prompts import box_of_mask
@@ -88,7 +89,8 @@ def local_update(
     """
     if not samples:
         raise TrainingError("There are no training cases: accept some masks first.")
-    return _LocalUpdate(model, samples, seed, cache or FeatureCache()).run(
+    keep_freed_memory()
+    return _LocalUpdate(model, samples, seed, FeatureCache() if cache is None else cache).run(
         progress or (lambda _: None), cancelled or (lambda: False)
     )
 
@@ -148,10 +150,7 @@ class _LocalUpdate:
             (index, int(self.random.integers(self.options.augmentations + 1))) for index in indices
         ]
         samples = [variant(self.samples[i], v, seed=self.seed) for i, v in chosen]
-        features = [
-            self._features(self.samples[i].id, v, sample)
-            for (i, v), sample in zip(chosen, samples, strict=True)
-        ]
+        features = [self._features(sample) for sample in samples]
         device = self.split.device
         size = self.model.input_size
         scales = [size / max(sample.mask.shape) for sample in samples]
@@ -166,8 +165,8 @@ class _LocalUpdate:
             torch.tensor([not sample.absent for sample in samples], device=device),
         )
 
-    def _features(self, case: str, index: int, sample: TrainingSample) -> torch.Tensor:
-        key = (case, index, self.seed if index else None)
+    def _features(self, sample: TrainingSample) -> torch.Tensor:
+        key = self.split.key(sample.image)
         cached = self.cache.get(key)
         if cached is None:
             cached = self.split.prefix(self.model.preprocess(sample.image)).to(torch.bfloat16)

@@ -22,7 +22,8 @@ def load_site_model(site_folder: Path, recipe: Recipe) -> tuple[PersonalisedMode
     Returns
     -------
     model : PersonalisedModel
-        At step 0 when there is no active version of this recipe: it answers as the base model.
+        At step 0 when there is no active version of this recipe: the base model with untouched
+        modules and untrained structure tokens.
     version : Version or None
 
     Raises

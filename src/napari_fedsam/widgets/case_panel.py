@@ -6,8 +6,7 @@ from napari.utils.notifications import show_info
 
 from napari_fedsam.annotation.acceptance import Acceptance
 from napari_fedsam.annotation.session import AnnotationSession
-from napari_fedsam.cases.case import CaseRecord
-from napari_fedsam.cases.deletion import DeletionReport
+from napari_fedsam.cases.case import CaseRecord, DeletionReport
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.widgets.background import Background
 from napari_fedsam.widgets.cases_section import CasesSection

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import QAbstractListModel, QModelIndex, QPersistentModelIndex, QSize, Qt, QUrl
+from qtpy.QtCore import QAbstractListModel, QModelIndex, QSize, Qt, QUrl
 from qtpy.QtCore import Signal as QtSignal
 from qtpy.QtGui import QDesktopServices, QIcon, QPixmap
 from qtpy.QtWidgets import QLineEdit, QListView, QMessageBox, QWidget
@@ -13,7 +13,7 @@ from napari_fedsam.cases.case import CaseRecord
 from napari_fedsam.widgets.section_parts import button, column, row, words
 
 _THUMBNAIL = QSize(48, 48)
-_Index = QModelIndex | QPersistentModelIndex
+_NO_PARENT = QModelIndex()
 
 
 class CasesModel(QAbstractListModel):
@@ -39,11 +39,11 @@ class CasesModel(QAbstractListModel):
         self._icons = {key: icon for key, icon in self._icons.items() if key in kept}
         self.endResetModel()
 
-    def rowCount(self, parent: _Index = QModelIndex()) -> int:  # noqa: N802, B008
+    def rowCount(self, parent: QModelIndex = _NO_PARENT) -> int:  # noqa: N802
         """Return the number of cases."""
         return 0 if parent.isValid() else len(self.records)
 
-    def data(self, index: _Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+    def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         """Return a case's words, thumbnail or tooltip."""
         if not 0 <= index.row() < len(self.records):
             return None

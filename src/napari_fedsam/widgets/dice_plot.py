@@ -52,8 +52,8 @@ class DicePlot(QWidget):
         rounds, dice = zip(*self._history, strict=True)
         axes.plot(rounds, dice, marker="o", markersize=4, color="#56b4e9")
         axes.set_ylim(0, 1)
-        axes.set_xlabel("round", color=text, fontsize=8)
-        axes.set_ylabel("Dice, held-out cases", color=text, fontsize=8)
+        axes.set_xlabel("round (on held-out cases)", color=text, fontsize=8)
+        axes.set_ylabel("Dice", color=text, fontsize=8)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.tick_params(colors=text, labelsize=8)
         for edge, spine in axes.spines.items():

@@ -8,7 +8,7 @@ from napari.layers import Image
 from napari.utils.notifications import show_error, show_info
 from napari.utils.theme import get_theme
 from qtpy.QtCore import QEvent, Qt, QTimer, Signal
-from qtpy.QtWidgets import QFileDialog, QFrame, QLabel, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFrame, QLabel, QScrollArea, QVBoxLayout, QWidget
 
 from napari_fedsam import __version__
 from napari_fedsam.annotation.model_in_use import ModelInUse
@@ -18,7 +18,6 @@ from napari_fedsam.cases.case import Structure
 from napari_fedsam.cases.store import CaseStore
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.federation.site import Site
-from napari_fedsam.imaging.writers import write_mask
 from napari_fedsam.settings import home
 from napari_fedsam.widgets.background import Background, DiskLane
 from napari_fedsam.widgets.case_panel import CasePanel
@@ -37,6 +36,7 @@ from napari_fedsam.widgets.scan_opening import ScanOpening
 from napari_fedsam.widgets.scan_section import ScanSection
 from napari_fedsam.widgets.section_parts import Section
 from napari_fedsam.widgets.site_panel import SitePanel
+from napari_fedsam.widgets.structure_panel import StructurePanel
 from napari_fedsam.widgets.structure_section import StructureSection
 
 if TYPE_CHECKING:
@@ -79,13 +79,19 @@ class FedSamWidget(QWidget):
             Site(self.site_folder), self.federation_section, self.background, self._tell
         )
         self._case_panel = CasePanel(self.session, self.cases_section, self.background, self._tell)
+        self._structure_panel = StructurePanel(
+            self.session,
+            self.structure_section,
+            self._models.source,
+            self.background,
+            self._tell,
+        )
         self._connect()
         self._lay_out()
         bind_keys(viewer, self)
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._refresh)
         self._timer.start(REFRESH_MS)
-        self._offer_recipe_structures()
         self._models.load(SITE_MODEL)
         self._adopt_open_scan()
 
@@ -108,8 +114,7 @@ class FedSamWidget(QWidget):
         self.scan_section.layer_chosen.connect(self.choose_layer)
         self.scan_section.plane_chosen.connect(self._display.binding.show_plane)
         self.model_section.model_chosen.connect(self._models.load)
-        self.structure_section.add_wanted.connect(self._add_structure)
-        self.structure_section.save_wanted.connect(self._ask_mask_path)
+        self.model_section.back_wanted.connect(self._models.go_back)
         self._display.prompts.tool_changed.connect(self.prompt_section.show_tool)
         self._inference.state_changed.connect(self._show_inference)
         self._models.loaded.connect(self._use_model)
@@ -231,19 +236,7 @@ class FedSamWidget(QWidget):
 
     def set_structure(self, structure: Structure | int | str) -> None:
         """Segment a structure: one on offer by value or name, or a new one."""
-        view = self.session.view
-        if isinstance(structure, Structure):
-            others = (each for each in view.structures if each.value != structure.value)
-            view.offer_structures(tuple(sorted((*others, structure), key=lambda s: s.value)))
-            view.choose_structure(structure.value)
-        elif isinstance(structure, int):
-            view.choose_structure(structure)
-        else:
-            values = [each.value for each in view.structures if each.name == structure]
-            if values:
-                view.choose_structure(values[0])
-            else:
-                view.add_structure(structure)
+        self._structure_panel.choose(structure)
 
     def use_positive_point(self) -> None:
         """Make the next click a positive point."""
@@ -288,17 +281,7 @@ class FedSamWidget(QWidget):
 
     def save_mask(self, path: Path | str) -> None:
         """Save the segmentation with the scan's exact geometry, in a worker."""
-        scan = self.session.scan
-        if scan is None:
-            self._tell(FedSamError("There is no mask to save: open a scan first."))
-            return
-        mask = scan.orientation.from_display(self.session.segmentation.copy())
-        self.background.run(
-            "disk",
-            lambda: write_mask(mask, scan, Path(path)),
-            lambda _: show_info(f"The mask was saved as {Path(path).name}."),
-            self._tell,
-        )
+        self._structure_panel.save_mask(Path(path))
 
     def shut_down(self) -> None:
         """Stop all background work, leave the federation and let go of the viewer."""
@@ -345,33 +328,9 @@ class FedSamWidget(QWidget):
     def _show_loading(self, what: str, fraction: float) -> None:
         self.model_section.set_activity(what, fraction if fraction >= 0 else None)
 
-    def _add_structure(self, name: str, color: str) -> None:
-        try:
-            self.session.view.add_structure(name, color)
-        except FedSamError as error:
-            self._tell(error)
-        else:
-            self.structure_section.clear_name()
-
-    def _ask_mask_path(self) -> None:
-        path, _ = QFileDialog.getSaveFileName(
-            self, "Save mask", filter="Masks (*.nii.gz *.nii *.nrrd *.mha *.mhd *.png)"
-        )
-        if path:
-            self.save_mask(path)
-
     def _profile_installed(self) -> None:
-        self._offer_recipe_structures()
+        self._structure_panel.offer_recipe()
         self._models.load(self._models.choice)
-
-    def _offer_recipe_structures(self) -> None:
-        try:
-            structures = self._models.source.structures()
-        except FedSamError as error:
-            self._tell(error)
-            return
-        if structures:
-            self.session.view.offer_structures(structures)
 
     def _adopt_open_scan(self) -> None:
         images = [layer for layer in self.viewer.layers if isinstance(layer, Image)]
@@ -401,16 +360,20 @@ class FedSamWidget(QWidget):
         """Shut down once the dock widget was closed: napari then takes its content out."""
         if event.type() == QEvent.Type.ParentChange and self.parent() is None:
             self.shut_down()
-        return super().event(event)
+        return bool(super().event(event))
 
     def eventFilter(self, watched: Any, event: QEvent) -> bool:  # noqa: N802
         """Shut down with the main window; one closed by hand may still be kept open."""
         if event.type() == QEvent.Type.Close:
             if event.spontaneous():
-                QTimer.singleShot(0, lambda: watched.isVisible() or self.shut_down())
+                QTimer.singleShot(0, lambda: self._shut_down_unless_visible(watched))
             else:
                 self.shut_down()
-        return super().eventFilter(watched, event)
+        return False
+
+    def _shut_down_unless_visible(self, window: QWidget) -> None:
+        if not window.isVisible():
+            self.shut_down()
 
 
 def _user_name() -> str:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 _STYLE = (
-    "color: white; background: rgba(0, 0, 0, 140); border-radius: 3px; padding: 1px 5px;"
+    "color: white; background: rgb(45, 45, 48); border-radius: 3px; padding: 1px 5px;"
     "font-weight: bold; font-size: 13px;"
 )
 _MARGIN = 8
@@ -25,13 +25,15 @@ class CanvasLetters(QObject):
         super().__init__()
         self._viewer = viewer
         self._view = view
+        # napari 0.9 moved the camera into the scene.
+        self._camera = getattr(viewer, "scene", viewer).camera
         self._canvas = viewer.window._qt_viewer.canvas.native
         self.labels = {edge: self._label(edge) for edge in ("left", "right", "top", "bottom")}
         self._canvas.installEventFilter(self)
         self._sources = (
             viewer.dims.events.order,
             viewer.dims.events.ndisplay,
-            viewer.camera.events.orientation,
+            self._camera.events.orientation,
         )
         for source in self._sources:
             source.connect(self.refresh)
@@ -58,7 +60,7 @@ class CanvasLetters(QObject):
         found = scan.orientation.edge_letters(plane)
         if down > right:
             found = EdgeLetters(found.top, found.bottom, found.left, found.right)
-        vertical, horizontal = self._viewer.camera.orientation2d
+        vertical, horizontal = self._camera.orientation2d
         if str(getattr(vertical, "value", vertical)) == "up":
             found = EdgeLetters(found.left, found.right, found.bottom, found.top)
         if str(getattr(horizontal, "value", horizontal)) == "left":
@@ -81,11 +83,11 @@ class CanvasLetters(QObject):
                 y.get(edge, (height - label.height()) // 2),
             )
 
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802
+    def eventFilter(self, _watched: QObject, event: QEvent) -> bool:  # noqa: N802
         """Move the letters along when the canvas is resized."""
         if event.type() == QEvent.Type.Resize:
             self.refresh()
-        return super().eventFilter(watched, event)
+        return False
 
     def close(self) -> None:
         """Take the letters off the canvas."""

@@ -65,7 +65,7 @@ class MaskLayers:
         session.answering.preview_changed.connect(self.show_preview)
         session.view.structure_changed.connect(self._show_structures)
 
-    def segmentation_for(self, image: "Image") -> NDArray[Any]:
+    def segmentation_for(self, image: "Image") -> Any:
         """Return the segmentation array of an image layer's scan, adding its layer when new."""
         scan = image.metadata[SCAN_KEY]
         self._image = image

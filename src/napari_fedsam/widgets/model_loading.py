@@ -52,6 +52,12 @@ class ModelLoading(QObject):
         if active != self._seen_version:
             self.load(SITE_MODEL)
 
+    def go_back(self) -> None:
+        """Return to the version before the active one, and load it."""
+        self._background.run(
+            "model", self.source.go_back, lambda _: self.follow_site(), self.failed.emit
+        )
+
     def _start(self) -> None:
         choice = self._wanted or SITE_MODEL
         self._wanted = None

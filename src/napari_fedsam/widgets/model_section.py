@@ -8,7 +8,7 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QProgressBar, QWidget
 from napari_fedsam.annotation.model_in_use import ModelInUse
 from napari_fedsam.annotation.model_source import SITE_MODEL
 from napari_fedsam.sam.registry import available_models
-from napari_fedsam.widgets.section_parts import column, narrow, words
+from napari_fedsam.widgets.section_parts import button, column, narrow, row, words
 
 _FROM_FILE = "from file"
 
@@ -16,10 +16,11 @@ _FROM_FILE = "from file"
 class ModelSection(QWidget):
     """Model choice, status line and a progress bar.
 
-    Signals: `model_chosen` (`SITE_MODEL`, a registry name, or a checkpoint's path).
+    Signals: `model_chosen` (`SITE_MODEL`, a registry name, or a checkpoint's path), `back_wanted`.
     """
 
     model_chosen = Signal(str)
+    back_wanted = Signal()
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,14 +33,18 @@ class ModelSection(QWidget):
         self.models.activated.connect(self._activated)
         self.status = words("no model loaded yet")
         self.status.setObjectName("napari-fedsam-model-status")
+        self.back = button(
+            "Go back", self.back_wanted.emit, "Use the model version before this one again"
+        )
         self.progress = QProgressBar()
         self.progress.setTextVisible(True)
         self._keep_room_for_progress()
         layout = column(self)
         layout.addWidget(self.models)
-        layout.addWidget(self.status)
+        layout.addWidget(row(self.status, self.back, stretch=self.status))
         layout.addWidget(self.progress)
         self._choice = SITE_MODEL
+        self.show_model(None)
         self._activity = ""
         self.set_activity("")
 
@@ -53,6 +58,7 @@ class ModelSection(QWidget):
     def show_model(self, model: ModelInUse | None) -> None:
         """Say what the model in use is."""
         self.status.setText("no model loaded yet" if model is None else model.label)
+        self.back.setVisible(model is not None and model.is_personalised)
 
     def show_choice(self, choice: str) -> None:
         """Show which model was chosen."""
@@ -82,7 +88,6 @@ class ModelSection(QWidget):
                 self, "Choose a checkpoint", filter="Checkpoints (*.pth *.pt *.safetensors)"
             )
             self.show_choice(choice or self._choice)
-        if choice and choice != self._choice:
-            self._choice = choice
         if choice:
+            self._choice = choice
             self.model_chosen.emit(choice)

@@ -95,10 +95,11 @@ class PromptLayers(QObject):
 
     def detach(self) -> None:
         """Take the prompt layers off the viewer."""
-        for layer in (self.points, self.boxes):
+        layers = (self.points, self.boxes)
+        self.points = self.boxes = None
+        for layer in layers:
             if layer is not None and layer in self._viewer.layers:
                 self._viewer.layers.remove(layer)
-        self.points = self.boxes = None
 
     def close(self) -> None:
         """Let go of the viewer."""
@@ -121,11 +122,9 @@ class PromptLayers(QObject):
                 points.current_symbol = "disc" if positive else "x"
                 self._viewer.layers.selection.active = points
                 points.mode = "add"
-            elif tool is Tool.BOX:
+            else:
                 self._viewer.layers.selection.active = boxes
                 boxes.mode = "add_rectangle"
-            else:
-                points.mode = boxes.mode = "pan_zoom"
         self.tool_changed.emit(tool.value)
 
     def take_up(self) -> None:

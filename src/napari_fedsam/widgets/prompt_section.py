@@ -1,5 +1,6 @@
 """The part of the widget with the prompts, accept, undo and next."""
 
+import functools
 from collections.abc import Callable
 
 from qtpy.QtWidgets import QAbstractButton, QCheckBox, QGridLayout, QWidget
@@ -43,7 +44,7 @@ class PromptSection(QWidget):
         grid.setSpacing(SPACING)
         for line, actions in enumerate(_BUTTONS):
             for place, (name, text) in enumerate(actions):
-                made = button(text, lambda name=name: do(name), checkable=name in _TOOLS)
+                made = button(text, functools.partial(do, name), checkable=name in _TOOLS)
                 self.buttons[name] = made
                 grid.addWidget(made, line, place)
         self.auto_propose = QCheckBox("Propose on every slice")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from napari.layers import Image
 from qtpy.QtCore import QSignalBlocker, Signal
-from qtpy.QtWidgets import QButtonGroup, QComboBox, QFileDialog, QMenu, QPushButton, QWidget
+from qtpy.QtWidgets import QButtonGroup, QComboBox, QFileDialog, QLabel, QMenu, QPushButton, QWidget
 
 from napari_fedsam.annotation.viewpoint import Viewpoint
 from napari_fedsam.imaging.window import presets_for
@@ -45,6 +45,8 @@ class ScanSection(QWidget):
         self.presets = narrow(QComboBox())
         self.presets.setToolTip("Window and level; the model sees what is shown")
         self.presets.activated.connect(self._preset_chosen)
+        self.level_and_width = QLabel()
+        self.level_and_width.setToolTip("Level and width of the window")
         self.planes = QButtonGroup(self)
         plane_buttons = []
         for axis, name in enumerate(PLANE_NAMES):
@@ -54,7 +56,8 @@ class ScanSection(QWidget):
             plane_buttons.append(plane)
         layout = column(self)
         layout.addWidget(row(self.open_button, self.layers, stretch=self.layers))
-        layout.addWidget(self.presets)
+        self._window_row = row(self.presets, self.level_and_width, stretch=self.presets)
+        layout.addWidget(self._window_row)
         layout.addWidget(row(*plane_buttons))
         viewer.layers.events.inserted.connect(self.refresh_layers)
         viewer.layers.events.removed.connect(self.refresh_layers)
@@ -112,9 +115,8 @@ class ScanSection(QWidget):
             self.presets.clear()
             if scan is not None and not scan.is_colour:
                 for name, window in presets_for(scan).items():
-                    title = f"{name}  (level {window.level:.4g}, width {window.width:.4g})"
-                    self.presets.addItem(title, window)
-        self.presets.setVisible(self.presets.count() > 0)
+                    self.presets.addItem(name, window)
+        self._window_row.setVisible(self.presets.count() > 0)
         has_planes = scan is not None and scan.is_anatomical and not scan.is_picture
         for plane in self.planes.buttons():
             plane.setVisible(has_planes)
@@ -127,16 +129,18 @@ class ScanSection(QWidget):
             self._view.set_window(window)
 
     def _show_preset(self) -> None:
+        window = self._view.window
+        self.level_and_width.setText(f"L {window.level:.4g}  W {window.width:.4g}")
         with QSignalBlocker(self.presets):
             custom = self.presets.findText(CUSTOM)
             if custom >= 0:
                 self.presets.removeItem(custom)
             windows = [self.presets.itemData(index) for index in range(self.presets.count())]
-            if windows and self._view.window not in windows:
+            if windows and window not in windows:
                 self.presets.addItem(CUSTOM)
-                windows.append(self._view.window)
+                windows.append(window)
             if windows:
-                self.presets.setCurrentIndex(windows.index(self._view.window))
+                self.presets.setCurrentIndex(windows.index(window))
 
     def _show_plane(self) -> None:
         if self._view.scan is not None:

@@ -4,7 +4,15 @@ from collections.abc import Callable
 
 from qtpy.QtCore import QSize, Qt
 from qtpy.QtGui import QColor, QIcon, QPixmap
-from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QPushButton, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
 from superqt import QCollapsible
 
 SPACING = 4
@@ -76,12 +84,13 @@ class Section(QCollapsible):
     """
 
     def __init__(self, title: str, content: QWidget, *, expanded: bool = True) -> None:
-        super().__init__(title, expandedIcon=QIcon(), collapsedIcon=QIcon())
+        super().__init__(title, expandedIcon=" ", collapsedIcon=" ")
         self._title = title
         self.setDuration(0)
         self.setContent(content)
         self.layout().setContentsMargins(0, 0, 0, 0)
         self.layout().setSpacing(2)
+        self.toggleButton().setIconSize(QSize(0, 0))
         self.toggleButton().setStyleSheet(
             "QPushButton, QPushButton:checked {text-align: left; border: none; padding: 2px 0;"
             "background: transparent; font-weight: bold;}"

@@ -20,7 +20,7 @@ class SeriesDialog(QDialog):
     def __init__(self, series: Sequence[SeriesInfo], parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setWindowTitle("Choose a series")
-        self._series = list(series)
+        self._series: list[SeriesInfo] = list(series)
         self.list = QListWidget()
         for each in self._series:
             self.list.addItem(_words(each))
@@ -40,7 +40,8 @@ class SeriesDialog(QDialog):
     @property
     def chosen(self) -> str:
         """The chosen series' identifier."""
-        return self._series[self.list.currentRow()].uid
+        row: int = self.list.currentRow()
+        return self._series[row].uid
 
 
 def _words(series: SeriesInfo) -> str:
@@ -54,6 +55,7 @@ def choose_series(series: Sequence[SeriesInfo], parent: QWidget | None = None) -
     dialog = SeriesDialog(series, parent)
     try:
         accepted = dialog.exec() == QDialog.DialogCode.Accepted
-        return dialog.chosen if accepted else None
+        uid: str = dialog.chosen
+        return uid if accepted else None
     finally:
         dialog.deleteLater()

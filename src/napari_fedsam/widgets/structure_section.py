@@ -68,7 +68,3 @@ class StructureSection(QWidget):
 
     def _add(self) -> None:
         self.add_wanted.emit(self.name.text(), self._color)
-
-    def clear_name(self) -> None:
-        """Empty the line once the structure was added."""
-        self.name.clear()

@@ -1,0 +1,291 @@
+"""Whole rounds with the real model and the real apps, without processes and network."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Message, RecordDict
+from safetensors.torch import load_file
+
+from napari_fedsam.cases.store import CaseStore
+from napari_fedsam.federation import round_work
+from napari_fedsam.federation.audit import read_audit
+from napari_fedsam.federation.client_app import app
+from napari_fedsam.federation.coordinator import Coordinator
+from napari_fedsam.federation.errors import ReplyCode
+from napari_fedsam.federation.in_process import InProcessGrid
+from napari_fedsam.federation.messages import config_record, shared_record
+from napari_fedsam.federation.server_app import run_rounds
+from napari_fedsam.federation.site_files import SiteFiles
+from napari_fedsam.federation.site_state import Phase
+from napari_fedsam.federation.site_status import SiteStatus
+from napari_fedsam.personalization.personalised_model import build_personalised_model
+from napari_fedsam.training.evaluation import Evaluation, ImageResult
+from napari_fedsam.training.versions import VersionStore
+
+PLANTED = {
+    "scan_key": "SCAN-1.2.840.4711",
+    "patient_key": "SMITH^JOHN",
+    "annotator": "Dr Planted",
+}
+
+
+@dataclasses.dataclass
+class Played:
+    """One round of two sites, and every byte that left them."""
+
+    coordinator: Coordinator
+    sites: dict[int, SiteFiles]
+    sent: list[tuple[int, bytes]]
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory, recipe, add_cases):
+    coordinator = Coordinator(tmp_path_factory.mktemp("coordinator"))
+    coordinator.init(recipe)
+    sites = {}
+    for node in (2, 3):
+        sites[node] = SiteFiles(tmp_path_factory.mktemp("ward-of-prof-planted"))
+        coordinator.profile.install(sites[node].site)
+        add_cases(sites[node].site, seed=node, **PLANTED)
+    sent = []
+    grid = InProcessGrid(
+        app,
+        {node: files.site for node, files in sites.items()},
+        sent=lambda node, payload: sent.append((node, payload)),
+    )
+    run_rounds(grid, coordinator.folder, 1)
+    return Played(coordinator, sites, sent)
+
+
+def newest_version(files):
+    return files.versions / f"{VersionStore(files.versions).versions()[-1].number:04d}"
+
+
+def test_every_site_holds_the_aggregated_shared_parameters(played, start):
+    (result,) = played.coordinator.results()
+    assert (result.aggregated, result.updates, result.examples) == (True, 2, 4)
+    aggregated = load_file(played.coordinator.folder / "rounds" / "0001" / "shared.safetensors")
+    shared, _ = start
+    assert any(not torch.equal(aggregated[name], shared[name]) for name in shared)
+    for files in played.sites.values():
+        kept = load_file(newest_version(files) / "shared.safetensors")
+        assert kept.keys() == aggregated.keys()
+        assert all(torch.equal(kept[name], aggregated[name]) for name in kept)
+
+
+def test_local_parameters_are_trained_and_each_sites_own(played, start):
+    _, local = start
+    one, other = [
+        load_file(newest_version(files) / "local.safetensors") for files in played.sites.values()
+    ]
+    assert local.keys() == one.keys() == other.keys() != set()
+    assert any(not torch.equal(one[name], local[name]) for name in local)
+    assert any(not torch.equal(one[name], other[name]) for name in local)
+    assert not any(files.pending.exists() for files in played.sites.values())
+
+
+def test_the_status_tells_what_came_of_the_round(played):
+    for files in played.sites.values():
+        status = SiteStatus.read(files.status)
+        assert status.phase is Phase.UP_TO_DATE
+        assert (status.round, status.rounds_joined) == (1, 1)
+        (judged,) = status.dice_history
+        (version,) = VersionStore(files.versions).versions()
+        assert judged == (1, pytest.approx(np.mean([version.dice["none"], version.dice["box"]])))
+
+
+def test_the_audit_log_lists_exactly_what_was_sent(played):
+    for node, files in played.sites.items():
+        payloads = [payload for sender, payload in played.sent if sender == node]
+        lines = read_audit(files.audit)
+        assert [line.bytes for line in lines] == [len(payload) for payload in payloads]
+        assert [(line.round, line.purpose) for line in lines] == [(1, "train"), (1, "evaluate")]
+
+
+def traces_of(files):
+    """Whatever of a site must never be found in a message, by name."""
+    traces = {text: text.encode() for text in (*PLANTED.values(), "ward-of-prof-planted")}
+    traces["folder"] = str(files.site).encode()
+    store = CaseStore(files.cases)
+    for record in store.records():
+        case = store.load(record.id)
+        traces[f"id of {record.id}"] = record.id.encode()
+        traces[f"pseudonym of {record.id}"] = record.patient.encode()
+        middle = case.image[len(case.image) // 2]
+        for kind in ("uint8", "float32", "float16"):
+            traces[f"pixels of {record.id} as {kind}"] = middle[:16].astype(kind).tobytes()
+        traces[f"mask of {record.id}"] = case.mask.tobytes()
+    for name, values in load_file(newest_version(files) / "local.safetensors").items():
+        traces[f"local parameter {name}"] = name.encode()
+        if values.numel() >= 8 and values.any():
+            traces[f"values of {name}"] = values.numpy().tobytes()
+    traces["private key"] = b"PRIVATE KEY"
+    return traces
+
+
+def test_nothing_of_a_patient_an_image_or_a_local_parameter_is_sent(played):
+    assert len(played.sent) == 4
+    for node, payload in played.sent:
+        found = [name for name, trace in traces_of(played.sites[node]).items() if trace in payload]
+        assert found == []
+
+
+def test_the_search_finds_each_trace_where_it_is(played):
+    traces = traces_of(played.sites[2])
+    payload = played.sent[0][1] + b"".join(traces.values())
+    assert [name for name, trace in traces.items() if trace not in payload] == []
+    assert sum(name.startswith("pixels") for name in traces) == 9
+    assert sum(name.startswith("values of") for name in traces) > 0
+
+
+# One site, one message at a time -----------------------------------------------------------------
+
+
+@pytest.fixture
+def site(tmp_path, recipe):
+    coordinator = Coordinator(tmp_path / "coordinator")
+    profile = coordinator.init(recipe)
+    files = SiteFiles(tmp_path / "site")
+    profile.install(files.site)
+    return files
+
+
+@pytest.fixture(scope="module")
+def start(recipe):
+    """The shared and the local parameters before any training."""
+    model = build_personalised_model(recipe)
+    return model.shared_state(), model.local_state()
+
+
+@pytest.fixture
+def ask(site, recipe, start):
+    """Return a function that sends the site an instruction and returns its reply and bytes."""
+    sent = []
+    grid = InProcessGrid(app, {2: site.site}, sent=lambda _node, payload: sent.append(payload))
+
+    def ask(kind: str, *, recipe_hash: str = recipe.hash, number: int = 1) -> Message:
+        content = RecordDict(
+            {"shared": shared_record(start[0]), "config": config_record(recipe_hash, number)}
+        )
+        (reply,) = grid.send_and_receive([grid.create_message(content, kind, 2, str(number))])
+        return reply, sent[-1]
+
+    return ask
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+def test_another_recipe_is_refused_before_anything_is_loaded(site, ask, monkeypatch, kind):
+    monkeypatch.setattr(round_work, "load_site_model", None)
+    reply, _ = ask(kind, recipe_hash="b" * 64)
+    assert reply.error.reason == ReplyCode.RECIPE_MISMATCH
+    assert SiteStatus.read(site.status).phase is Phase.ERROR
+    assert read_audit(site.audit)[-1].error == "recipe-mismatch"
+
+
+def test_too_few_cases_is_a_code_to_the_coordinator_and_a_number_to_the_user(site, ask):
+    reply, payload = ask("train")
+    assert reply.error.reason == ReplyCode.TOO_FEW_CASES
+    assert b"0 training cases" not in payload
+    status = SiteStatus.read(site.status)
+    assert status.phase is Phase.WAITING
+    assert "has 0 training cases" in status.message
+
+
+@pytest.mark.parametrize("error", [RuntimeError, OSError, KeyError])
+def test_the_words_of_a_failure_never_leave(site, ask, monkeypatch, error, caplog):
+    def fail(*_args, **_options):
+        raise error("SMITH^JOHN in /home/anna")
+
+    monkeypatch.setattr(round_work, "CaseStore", fail)
+    reply, payload = ask("train")
+    assert reply.error.reason == ReplyCode.FAILED
+    assert b"SMITH" not in payload
+    assert b"anna" not in payload
+    assert SiteStatus.read(site.status).phase is Phase.ERROR
+    assert "SMITH" in caplog.text, "the reason stays in this machine's log"
+
+
+def test_a_site_without_a_recipe_takes_no_part(site, ask):
+    site.recipe.unlink()
+    reply, _ = ask("train")
+    assert reply.error.reason == ReplyCode.NOT_IN_FEDERATION
+
+
+def test_nothing_is_sent_that_cannot_be_recorded(site, ask):
+    site.audit.mkdir()
+    with pytest.raises(Exception, match=r"^failed$"):
+        ask("train")
+
+
+def evaluation(value):
+    """An evaluation of one image with this Dice, or of none."""
+    return Evaluation(
+        tuple(
+            ImageResult(id="x", group="x", prompt=kind, dice=value, false_positives=None)
+            for kind in ("none", "box")
+            if value is not None
+        )
+    )
+
+
+@pytest.fixture
+def judged(site, ask, add_cases, monkeypatch):
+    """Return a function that lets the site judge a round, with given Dice before and after."""
+    add_cases(site.site)
+
+    def judge(present, candidate, number=1):
+        results = iter([evaluation(present), evaluation(candidate)])
+        monkeypatch.setattr(round_work, "evaluate", lambda *_: next(results))
+        reply, _ = ask("evaluate", number=number)
+        (metrics,) = reply.content.metric_records.values()
+        return metrics
+
+    return judge
+
+
+@pytest.mark.parametrize(
+    ("present", "candidate", "taken"),
+    [
+        (0.5, 0.6, True),
+        (0.5, 0.5, True),
+        (0.5, 0.499, False),
+        (0.0, 0.0, True),
+        (None, None, False),
+    ],
+)
+def test_a_model_is_used_only_when_it_did_no_worse(site, judged, present, candidate, taken):
+    metrics = judged(present, candidate)
+    assert metrics["activated"] == int(taken)
+    assert metrics["num-examples"] == (0 if candidate is None else 1)
+    store = VersionStore(site.versions)
+    assert len(store.versions()) == 1
+    assert (store.active() is not None) == taken
+    message = SiteStatus.read(site.status).message
+    assert ("is in use" in message) == taken
+    assert ("kept but not used" in message) != taken
+
+
+def test_a_worse_model_leaves_the_version_in_use(site, judged):
+    judged(0.0, 0.8, number=1)
+    judged(0.8, 0.3, number=2)
+    store = VersionStore(site.versions)
+    assert len(store.versions()) == 2
+    assert store.active().round == 1
+    status = SiteStatus.read(site.status)
+    assert "version 1 stays in use" in status.message
+    assert [round_number for round_number, _ in status.dice_history] == [1, 2]
+
+
+@pytest.mark.parametrize("trained_in", [1, 2])
+def test_local_parameters_are_judged_only_with_the_round_they_were_trained_in(
+    site, judged, recipe, start, trained_in
+):
+    _, state = start
+    trained = {name: value + 1 for name, value in state.items()}
+    round_work._keep_pending(trained, site, trained_in, recipe.hash)
+    judged(0.0, 0.5, number=1)
+    kept = load_file(newest_version(site) / "local.safetensors")
+    expected = trained if trained_in == 1 else state
+    assert all(torch.equal(kept[name], expected[name]) for name in expected)
