@@ -207,7 +207,7 @@ class DicomFiles:
         for keyword, value in (described | attributes).items():
             if value is not None:
                 setattr(dataset, keyword, value)
-        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.get("SOPInstanceUID", "1.2.3")
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.get("SOPInstanceUID") or "1.2.3"
         if "PixelData" in attributes and syntax != ExplicitVRLittleEndian:
             dataset["PixelData"].is_undefined_length = True
         if rle:

@@ -79,6 +79,26 @@ def test_a_truncated_picture(tmp_path: Path, capfd: Any, suffix: str, part: floa
     the_sentence(cut(save_picture(tmp_path / f"cut.{suffix}"), part), capfd)
 
 
+@pytest.mark.parametrize("suffix", ["nii", "nii.gz"])
+def test_nifti_2(tmp_path: Path, capfd: Any, suffix: str) -> None:
+    header = (540).to_bytes(4, "little") + b"n+2\0\r\n\x1a\n" + bytes(540)
+    path = tmp_path / f"new.{suffix}"
+    path.write_bytes(gzip.compress(header) if suffix == "nii.gz" else header)
+    assert "NIfTI-2" in the_sentence(path, capfd)
+
+
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_a_truncated_nifti_of_either_byte_order(tmp_path: Path, capfd: Any, order: Any) -> None:
+    content = bytearray(save_volume(tmp_path / "a.nii").read_bytes()[:9999])
+    if order == "big":
+        for offset, width, count in ((0, 4, 1), (40, 2, 8), (70, 2, 2), (76, 4, 9)):
+            for start in range(offset, offset + width * count, width):
+                content[start : start + width] = content[start : start + width][::-1]
+    path = tmp_path / "cut.nii"
+    path.write_bytes(content)
+    assert "truncated" in the_sentence(path, capfd)
+
+
 def test_a_damaged_compressed_nifti(tmp_path: Path, capfd: Any) -> None:
     path = save_volume(tmp_path / "rot.nii.gz")
     content = bytearray(path.read_bytes())

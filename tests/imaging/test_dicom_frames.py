@@ -19,8 +19,8 @@ from napari_fedsam.imaging.readers import list_series, read_scan
 from napari_fedsam.imaging.window import Window, default_window
 
 RANDOM = np.random.default_rng(4)
-FRAMES = RANDOM.integers(0, 4096, (4, 6, 8)).astype(np.uint16)
-COLOUR = RANDOM.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+FRAMES = RANDOM.integers(0, 4096, (4, 12, 16)).astype(np.uint16)
+COLOUR = RANDOM.integers(0, 256, (12, 16, 3), dtype=np.uint8)
 FALLING = [(1.0, 2.0, 12.0 - 3 * i) for i in range(4)]
 
 
@@ -41,7 +41,7 @@ def region(across: float, down: float, **changes: Any) -> Dataset:
 def test_enhanced_frames_are_stacked_by_their_own_positions(dicom: Any) -> None:
     scan = read_scan(dicom.enhanced("e.dcm", FRAMES, FALLING))
     assert np.array_equal(scan.pixels, FRAMES[::-1])
-    assert scan.geometry.size == (8, 6, 4)
+    assert scan.geometry.size == (16, 12, 4)
     assert scan.geometry.spacing == (0.5, 0.7, 3.0)
     assert scan.geometry.origin == (1, 2, 3)
     assert scan.is_anatomical
@@ -90,7 +90,7 @@ def test_functional_groups_must_fit_the_frames(dicom: Any) -> None:
 
 def test_a_single_enhanced_frame_keeps_its_place_and_thickness(dicom: Any) -> None:
     scan = read_scan(dicom.enhanced("one.dcm", FRAMES[:1], FALLING[:1]))
-    assert scan.shape == (1, 6, 8)
+    assert scan.shape == (1, 12, 16)
     assert scan.geometry.spacing == (0.5, 0.7, 4.0)
     assert scan.geometry.origin == (1, 2, 12)
 
@@ -119,7 +119,7 @@ def test_clips_of_one_series_are_scans_of_their_own(dicom: Any) -> None:
     dicom.picture("b", FRAMES[:2], SeriesInstanceUID=uid)
     listed = list_series(dicom.folder)
     assert [s.n_slices for s in listed] == [4, 2]
-    assert read_scan(dicom.folder, series=listed[1].uid).shape == (2, 6, 8)
+    assert read_scan(dicom.folder, series=listed[1].uid).shape == (2, 12, 16)
 
 
 def test_calibrated_ultrasound_has_a_spacing(dicom: Any) -> None:

@@ -171,10 +171,8 @@ def test_scrolling_moves_the_session(ball, hands, widget):
 def test_moving_a_point_moves_the_preview(ball, hands, widget):
     hands.click(5, 5)
     before = widget.session.preview.mask
-    layer = widget.points_layer
-    layer.selected_data = {0}
-    layer._move([0], np.array([widget.session.view.slice.index, CENTRE[1], CENTRE[0]]))
-    hands.rest()
+    widget.points_layer.mode = "select"
+    hands.drag((5, 5), CENTRE)
     assert widget.session.ask.prompt_count == 1
     assert not np.array_equal(widget.session.preview.mask, before)
     assert dice(

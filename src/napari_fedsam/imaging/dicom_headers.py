@@ -4,17 +4,16 @@ Nothing else of the header ever enters memory, so that nothing else can leak.
 """
 
 import math
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pydicom
-from pydicom import config as pydicom_config
 from pydicom.uid import UID
 
 from napari_fedsam.imaging.errors import ImagingError
 from napari_fedsam.imaging.files import explained_access
+from napari_fedsam.imaging.silence import silent_pydicom
 
 ALLOWED_TAGS = (
     "SOPClassUID",
@@ -155,11 +154,17 @@ def read_header(path: Path) -> Header | None:
     ImagingError
         If the file cannot be opened, or its header is damaged or cut off.
     """
+    with silent_pydicom():
+        return _read_header(path)
+
+
+def _read_header(path: Path) -> Header | None:
     dataset = _read_allowed(path)
     meta = dataset.file_meta
     sop_class = str(dataset.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or "")
     if not dataset.get("Rows") or not dataset.get("Columns"):
-        if "Image Storage" in UID(sop_class).name:
+        # Cut off before the size of the image, or even within the file meta information.
+        if "Image Storage" in UID(sop_class).name or not meta.get("TransferSyntaxUID"):
             raise _damaged(path)
         return None
     try:
@@ -169,17 +174,14 @@ def read_header(path: Path) -> Header | None:
 
 
 def _read_allowed(path: Path) -> Any:
-    with explained_access(path), warnings.catch_warnings():
-        # pydicom's warnings quote the values that they complain about.
-        warnings.simplefilter("ignore")
+    with explained_access(path):
         try:
-            with pydicom_config.disable_value_validation():
-                dataset = pydicom.dcmread(
-                    path, stop_before_pixels=True, specific_tags=list(ALLOWED_TAGS)
-                )
-                # Values are converted on first access, which may fail, too.
-                for keyword in ALLOWED_TAGS:
-                    dataset.get(keyword)
+            dataset = pydicom.dcmread(
+                path, stop_before_pixels=True, specific_tags=list(ALLOWED_TAGS)
+            )
+            # Values are converted on first access, which may fail, too.
+            for keyword in ALLOWED_TAGS:
+                dataset.get(keyword)
         except OSError:
             raise
         except Exception as error:

@@ -1,7 +1,8 @@
 """The pixels of a DICOM file as real values or as RGB.
 
-GDCM inside SimpleITK decodes and rescales. It applies one slope and intercept to a whole file, so
-enhanced objects whose frames differ in them are decoded by pydicom and rescaled here.
+GDCM inside SimpleITK decodes, converts colours and rescales. It applies one slope and intercept to
+a whole file, and inverts MONOCHROME1 before rescaling, so enhanced objects whose frames differ and
+inverted physical values are decoded by pydicom and rescaled here.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,8 @@ from pydicom.uid import UID
 from napari_fedsam.imaging.dicom_headers import Header
 from napari_fedsam.imaging.errors import ImagingError
 from napari_fedsam.imaging.files import explained_access
-from napari_fedsam.imaging.itk import at_most_32_bits, silent_itk
+from napari_fedsam.imaging.number_types import at_most_32_bits
+from napari_fedsam.imaging.silence import silent_itk, silent_pydicom
 
 _GDCM_RESCALES_GROUPS = frozenset(
     {
@@ -45,7 +47,7 @@ def read_frames(headers: Sequence[Header]) -> NDArray[Any]:
     """Decode files and put their frames one after the other.
 
     Slope and intercept are applied; YBR and palette colours become RGB; MONOCHROME1 (low values
-    white) is turned so that bright means high, except where the values are physical (CT, PET).
+    white) is inverted so that bright means high, except where the values are physical (CT, PET).
 
     Parameters
     ----------
@@ -62,21 +64,18 @@ def read_frames(headers: Sequence[Header]) -> NDArray[Any]:
     ImagingError
         If a file cannot be decoded, or gray and colour are mixed.
     """
-    with silent_itk(), ThreadPoolExecutor(_WORKERS) as pool:
+    with silent_itk(), silent_pydicom(), ThreadPoolExecutor(_WORKERS) as pool:
         parts = list(pool.map(_decode, headers))
     if len({part.ndim for part in parts}) > 1:
         raise ImagingError(
             f"{headers[0].path.parent.name} mixes gray and colour slices: open them as series of "
             "their own."
         )
-    pixels = np.concatenate(parts)
-    if headers[0].photometric == "MONOCHROME1" and headers[0].modality not in _MEASURED:
-        pixels = pixels.max() - pixels + pixels.min()
-    return pixels
+    return np.concatenate(parts)
 
 
 def _decode(header: Header) -> NDArray[Any]:
-    array = _by_pydicom(header) if _needs_own_rescaling(header) else _by_gdcm(header)
+    array = _by_pydicom(header) if _needs_stored_values(header) else _by_gdcm(header)
     expected = (header.frames, header.rows, header.columns)
     if array.shape[:3] != expected or array.shape[3:] not in ((), (3,)):
         raise _undecodable(header)
@@ -85,7 +84,10 @@ def _decode(header: Header) -> NDArray[Any]:
     return at_most_32_bits(array, header.path)
 
 
-def _needs_own_rescaling(header: Header) -> bool:
+def _needs_stored_values(header: Header) -> bool:
+    """Say whether GDCM would rescale or invert this file in a way that is not ours."""
+    if header.photometric == "MONOCHROME1" and header.modality in _MEASURED:
+        return True
     rescales = {place.rescale for place in header.places}
     if not header.has_functional_groups or rescales == {(1.0, 0.0)}:
         return False

@@ -16,6 +16,7 @@ from napari_fedsam.imaging.files import explained_access, suffix_of
 
 _CHUNK = 1 << 20
 _HEADER_LIMIT = 1 << 16
+_NIFTI_1, _NIFTI_2 = 348, 540
 _METAIMAGE_BYTES = {
     "MET_CHAR": 1,
     "MET_UCHAR": 1,
@@ -41,13 +42,13 @@ def require_complete(path: Path) -> None:
     Raises
     ------
     ImagingError
-        If voxels are missing or damaged, or the file cannot be opened.
+        If voxels are missing or damaged, the file cannot be opened, or it is NIfTI-2.
     """
     suffix = suffix_of(path)
     with explained_access(path):
         if suffix == ".nii":
             with path.open("rb") as handle:
-                promised = _nifti_bytes(handle.read(_HEADER_LIMIT))
+                promised = _nifti_bytes(handle.read(_HEADER_LIMIT), path)
             complete = promised is None or path.stat().st_size >= promised
         elif suffix == ".nii.gz":
             complete = _is_complete_gzipped_nifti(path)
@@ -61,21 +62,22 @@ def require_complete(path: Path) -> None:
         )
 
 
-def _nifti_bytes(header: bytes) -> int | None:
-    """Return how long a single-file NIfTI-1 or NIfTI-2 must be, None if it is not one."""
+def _nifti_bytes(header: bytes, path: Path) -> int | None:
+    """Return how long a single-file NIfTI-1 must be, None if it is not one."""
     for order in "<>":
-        if len(header) >= 348 and struct.unpack_from(f"{order}i", header)[0] == 348:
+        if len(header) < 348:
+            return None
+        kind = struct.unpack_from(f"{order}i", header)[0]
+        if kind == _NIFTI_2:
+            raise ImagingError(
+                f"{path.name} is NIfTI-2, which cannot be read: convert it to NIfTI-1 or NRRD."
+            )
+        if kind == _NIFTI_1:
             dims = struct.unpack_from(f"{order}8h", header, 40)
             bits = struct.unpack_from(f"{order}h", header, 72)[0]
-            start = int(struct.unpack_from(f"{order}f", header, 108)[0])
-        elif len(header) >= 540 and struct.unpack_from(f"{order}i", header)[0] == 540:
-            dims = struct.unpack_from(f"{order}8q", header, 16)
-            bits = struct.unpack_from(f"{order}h", header, 14)[0]
-            start = struct.unpack_from(f"{order}q", header, 168)[0]
-        else:
-            continue
-        voxels = math.prod(max(1, n) for n in dims[1 : 1 + max(0, min(7, dims[0]))])
-        return int(start + voxels * bits // 8)
+            start = struct.unpack_from(f"{order}f", header, 108)[0]
+            voxels = math.prod(max(1, n) for n in dims[1 : 1 + max(0, min(7, dims[0]))])
+            return int(start + voxels * bits // 8) if math.isfinite(start) else None
     return None
 
 
@@ -92,7 +94,7 @@ def _is_complete_gzipped_nifti(path: Path) -> bool:
         return "Not a gzipped file" in str(error)
     except (EOFError, zlib.error):
         return False
-    promised = _nifti_bytes(first)
+    promised = _nifti_bytes(first, path)
     return promised is None or length >= promised
 
 

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from napari_fedsam.imaging.errors import ImagingError
 from napari_fedsam.imaging.files import explained_access
-from napari_fedsam.imaging.itk import at_most_32_bits
+from napari_fedsam.imaging.number_types import at_most_32_bits
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 _GRAY = {"L": np.uint8, "I": np.int32, "F": np.float32}

@@ -18,7 +18,8 @@ from napari_fedsam.imaging.errors import ImagingError
 from napari_fedsam.imaging.files import explained_access, stem_of, suffix_of
 from napari_fedsam.imaging.geometry import Geometry
 from napari_fedsam.imaging.integrity import require_complete
-from napari_fedsam.imaging.itk import at_most_32_bits, silent_itk
+from napari_fedsam.imaging.number_types import at_most_32_bits
+from napari_fedsam.imaging.silence import silent_itk
 
 _WITH_SECOND_FILE = (".nhdr", ".mhd")
 

@@ -15,8 +15,8 @@ from napari_fedsam.files import fsync_folder
 from napari_fedsam.imaging.errors import ImagingError
 from napari_fedsam.imaging.files import stem_of, suffix_of
 from napari_fedsam.imaging.geometry import Geometry
-from napari_fedsam.imaging.itk import silent_itk
 from napari_fedsam.imaging.scan import Scan
+from napari_fedsam.imaging.silence import silent_itk
 
 MASK_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".png")
 

@@ -134,7 +134,8 @@ class PromptLayers(QObject):
     def _active_layer_changed(self) -> None:
         """Put the tool down when the person turns to another layer."""
         active = self._viewer.layers.selection.active
-        lost = self.points is not None and active not in (self.points, self.boxes)
+        # Between two active layers there is none for a moment.
+        lost = active is not None and active not in (self.points, self.boxes)
         if lost and not self._take_up.isActive() and self.tool is not Tool.NONE:
             self.tool = Tool.NONE
             self.tool_changed.emit(self.tool.value)

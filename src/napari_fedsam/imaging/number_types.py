@@ -1,39 +1,12 @@
-"""SimpleITK's images as arrays, without its messages on the terminal."""
+"""Voxel values in at most 32 bits."""
 
-import contextlib
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from napari_fedsam.imaging.errors import ImagingError
-
-_lock = threading.Lock()
-_silences = {"depth": 0, "before": False}
-
-
-@contextlib.contextmanager
-def silent_itk() -> Iterator[None]:
-    """Keep ITK's warnings off the terminal; what matters arrives as an exception.
-
-    ITK's switch is global, so that overlapping blocks in several threads count as one.
-    """
-    with _lock:
-        if _silences["depth"] == 0:
-            _silences["before"] = sitk.ProcessObject.GetGlobalWarningDisplay()
-            sitk.ProcessObject.SetGlobalWarningDisplay(False)
-        _silences["depth"] += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _silences["depth"] -= 1
-            if _silences["depth"] == 0:
-                sitk.ProcessObject.SetGlobalWarningDisplay(_silences["before"])
 
 
 def at_most_32_bits(array: NDArray[Any], path: Path) -> NDArray[Any]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from napari_fedsam.app.sample import SAMPLE_STRUCTURES, Sample, load_sample
+from napari_fedsam.annotation.sample import SAMPLE_STRUCTURES, Sample, load_sample
 from napari_fedsam.app.slice_split import split_slices
 
 
