@@ -30,10 +30,24 @@ def pytest_collection_modifyitems(items) -> None:
                 item.add_marker(skip)
 
 
+class RememberingPredictor(Predictor):
+    """Encodes each picture once for all tests: they look at the same slices again and again."""
+
+    def __init__(self, model) -> None:
+        super().__init__(model)
+        self._known = {}
+
+    def encode(self, image):
+        key = image.shape, image.tobytes()
+        if key not in self._known:
+            self._known[key] = super().encode(image)
+        return self._known[key]
+
+
 @cache
 def base_model() -> ModelInUse:
     """LiteMedSAM, loaded once for all tests."""
-    return ModelInUse(Predictor(load_model("lite_medsam")), "LiteMedSAM")
+    return ModelInUse(RememberingPredictor(load_model("lite_medsam")), "LiteMedSAM")
 
 
 @pytest.fixture

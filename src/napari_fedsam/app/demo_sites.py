@@ -47,8 +47,8 @@ class DemoSize:
     local_epochs: float
 
 
-SAMPLE_SIZE = DemoSize(2, train=14, val=3, held_out=8, in_window=3, epochs=8, local_epochs=2)
-MANIFEST_SIZE = DemoSize(2, train=32, val=6, held_out=12, in_window=2, epochs=5, local_epochs=1)
+SAMPLE_SIZE = DemoSize(2, train=14, val=3, held_out=8, in_window=3, epochs=12, local_epochs=2)
+MANIFEST_SIZE = DemoSize(2, train=32, val=6, held_out=12, in_window=2, epochs=4, local_epochs=1)
 QUICK_SIZE = DemoSize(2, train=4, val=1, held_out=2, in_window=1, epochs=1, local_epochs=1)
 
 
@@ -133,7 +133,7 @@ def sample_plan(folder: Path, *, quick: bool) -> DemoPlan:
     structure = SAMPLE_STRUCTURES[1]
     orientation = sample.scan.orientation
     masks = orientation.to_display(sample.mask(structure))
-    shown = masks.sum(axis=(1, 2)) >= 100
+    shown = masks.sum(axis=(1, 2)) >= 40
     split = split_slices(shown, orientation.display_spacing[0], sites=len(SCANNERS))
     held_out = _spread(split.held_out, size.held_out)
     scans = folder / "scans"
@@ -255,7 +255,13 @@ def _recipe(name: str, structure: Structure, size: DemoSize, sites: int) -> Reci
         name=name,
         structures=(structure,),
         minimum_sites=sites,
-        training=TrainingOptions(epochs=size.epochs, local_epochs=size.local_epochs),
+        # Few cases and little time: small batches and a high rate.
+        training=TrainingOptions(
+            epochs=size.epochs,
+            local_epochs=size.local_epochs,
+            batch_size=2,
+            learning_rate=1.2e-3,
+        ),
     )
 
 
