@@ -14,7 +14,9 @@ def embedding(predictor):
 
 
 def test_json_of_an_ask_lists_what_was_given():
-    ask = Ask(proposal=True, boxes=((1, 2, 3, 4),)).with_click(5, 6).with_click(7, 8, positive=False)
+    ask = (
+        Ask(proposal=True, boxes=((1, 2, 3, 4),)).with_click(5, 6).with_click(7, 8, positive=False)
+    )
     assert ask.as_json() == [
         {"kind": "none"},
         {"kind": "box", "xyxy": [1, 2, 3, 4]},

@@ -7,8 +7,14 @@ import socket
 import threading
 import zipfile
 
+import httpx
 import psutil
 import pytest
+from flwr.proto.fleet_pb2 import RegisterNodeFleetRequest
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_to_bytes
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from napari_fedsam.federation.audit import read_audit
 from napari_fedsam.federation.bundle import build_bundle, bundle_hash
@@ -59,7 +65,8 @@ def sites(tmp_path_factory, coordinator, add_cases):
         site.install(coordinator.profile)
         add_cases(site.files.site, seed=number)
         coordinator.approve(name, site.public_key)
-        site.join()
+        # Two sites share the processors here.
+        site.join(threads=1)
         sites.append(site)
     yield sites
     for site in sites:
@@ -88,6 +95,24 @@ def test_what_a_site_sees_when_its_key_is_not_approved(lone_site, wait_until):
     lone_site.leave()
     assert lone_site.state.phase is Phase.OFFLINE
     assert processes_of(lone_site.files.folder) == []
+
+
+def test_a_stranger_cannot_register_itself(coordinator):
+    private, public = generate_key_pairs()
+    with FleetHttpClient.from_server_address(
+        coordinator.settings.local_address,
+        False,
+        str(coordinator.folder / "ca.pem"),
+        interceptors=[
+            RuntimeVersionHttpInterceptor(component_name="SuperNode"),
+            NodeAuthHttpInterceptor(private, public),
+        ],
+    ) as client:
+        request = RegisterNodeFleetRequest(public_key=public_key_to_bytes(public))
+        with pytest.raises(httpx.HTTPStatusError):
+            client.RegisterNode(request)
+    with connect(coordinator.settings.local_address, coordinator.folder / "ca.pem") as control:
+        assert public_key_to_bytes(public) not in {node.public_key for node in control.nodes()}
 
 
 def test_what_a_site_sees_when_the_certificate_is_not_the_federations(

@@ -16,7 +16,8 @@ class ModelInUse:
     name : str
         The base model's name for people, such as "LiteMedSAM".
     round : int or None
-        The round that the shared parameters come from; None for a base model.
+        The round that the shared parameters come from, 0 for a model trained at this site alone;
+        None for a base model.
     version : int or None
         The site's version number; None for a base model.
     structures : frozenset of int
@@ -44,7 +45,8 @@ class ModelInUse:
         """What the status line says, such as "LiteMedSAM: personalised, round 3, this site"."""
         if not self.is_personalised:
             return f"{self.name}: base model"
-        return f"{self.name}: personalised, round {self.round}, this site"
+        origin = f"round {self.round}" if self.round else "trained here alone"
+        return f"{self.name}: personalised, {origin}, this site"
 
     @property
     def provenance(self) -> str:

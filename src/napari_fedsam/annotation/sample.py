@@ -17,13 +17,13 @@ SAMPLE_STRUCTURES = (
     Structure(
         value=1,
         name="grey matter",
-        color="#7fc97f",
+        color="#3fbf5f",
         definition="Voxels whose most probable tissue in the ICBM 152 template is grey matter.",
     ),
     Structure(
         value=2,
         name="white matter",
-        color="#fdc086",
+        color="#ff8c1a",
         definition="Voxels whose most probable tissue in the ICBM 152 template is white matter.",
     ),
 )

@@ -1,6 +1,7 @@
 """The `napari-fedsam` command."""
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -29,6 +30,8 @@ _MODEL_HELP = "A model's name, a checkpoint's path, or 'site' for this site's pe
 
 def main() -> None:
     """Run the command; a failure meant for people is one sentence and exit status 1."""
+    # An ordinary end, so that background processes are ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         app()
     except FedSamError as error:

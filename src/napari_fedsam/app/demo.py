@@ -181,7 +181,12 @@ class _Story:
         ]
         demo_report.show(reports, self.seconds, rounds)
         path = demo_report.write(
-            self.out, self.plan, reports, self.seconds, rounds, {"annotated": annotated}
+            self.out,
+            self.plan,
+            reports,
+            seconds=self.seconds,
+            rounds=rounds,
+            window={"annotated": annotated},
         )
         console.print(f"Summary and screenshots: {path.parent}", markup=False)
 

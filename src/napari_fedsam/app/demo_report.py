@@ -67,6 +67,7 @@ def write(
     out: Path,
     plan: DemoPlan,
     sites: list[SiteReport],
+    *,
     seconds: Mapping[str, float],
     rounds: int,
     window: Mapping[str, object],

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from napari_fedsam.widgets.dock import FedSamWidget
 
-_WINDOW_SIZE = (1440, 940)
+_WINDOW_SIZE = (1500, 1200)
 
 
 class DemoTimeoutError(FedSamError):

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from napari_fedsam.errors import FedSamError
 
-SCREEN = "1500x1000x24"
+SCREEN = "1600x1280x24"
 
 
 class DisplayError(FedSamError):

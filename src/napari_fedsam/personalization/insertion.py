@@ -69,9 +69,7 @@ def _insert_lora(attention: nn.Module, kind: _BlockKind, options: MethodOptions)
     )
 
 
-def _insert_experts(
-    block: nn.Module, width: int, kind: _BlockKind, options: MethodOptions
-) -> None:
+def _insert_experts(block: nn.Module, width: int, kind: _BlockKind, options: MethodOptions) -> None:
     experts = MixtureOfExperts(
         width,
         experts=options.experts,

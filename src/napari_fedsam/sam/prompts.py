@@ -49,7 +49,11 @@ class Prompts:
     mask: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
-        points = np.asarray(self.points, np.float32).reshape(-1, 2)
+        points = np.asarray(self.points, np.float32)
+        if points.size == 0:
+            points = _no_points()
+        if points.ndim != 2 or points.shape[1] != 2:
+            raise PromptError(f"Points of shape {points.shape} were given: give (n, 2), as x,y.")
         labels = np.asarray(self.labels, np.bool_).reshape(-1)
         object.__setattr__(self, "points", points)
         object.__setattr__(self, "labels", labels)
@@ -60,6 +64,8 @@ class Prompts:
         if not np.isfinite(points).all():
             raise PromptError("A point has a coordinate that is not a number: click again.")
         if self.box is not None:
+            if len(self.box) != 4:
+                raise PromptError(f"The box {self.box} has not four numbers: give x0,y0,x1,y1.")
             x0, y0, x1, y1 = self.box
             if not (np.isfinite(self.box).all() and x0 <= x1 and y0 <= y1):
                 raise PromptError(

@@ -70,18 +70,34 @@ class SegmentAnything(nn.Module):
     def encoder_stages(self) -> Sequence[Stage]:
         """Return the ViT as a chain: patch and position embedding, every block, the neck."""
         encoder = self.image_encoder
-
-        def embed(pixels: torch.Tensor) -> torch.Tensor:
-            tokens: torch.Tensor = encoder.patch_embed(pixels)  # type: ignore[operator]
-            return tokens + encoder.pos_embed  # type: ignore[operator]
-
-        def neck(tokens: torch.Tensor) -> torch.Tensor:
-            embedding: torch.Tensor = encoder.neck(tokens.permute(0, 3, 1, 2))  # type: ignore[operator]
-            return embedding
-
-        return [embed, *encoder.blocks, neck]  # type: ignore[misc]
+        return [_PatchEmbedding(encoder), *encoder.blocks, _Neck(encoder.neck)]  # type: ignore[misc,arg-type]
 
     def structure_tokens(self, structure: int | Sequence[int] | None, batch: int) -> torch.Tensor:
         """Return no tokens: the base model knows no structures."""
         del structure
         return torch.zeros(batch, 0, 256, device=next(self.parameters()).device)
+
+
+class _PatchEmbedding(nn.Module):
+    """The ViT's first stage, a module so that its trainable parameters are seen."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.patches = encoder.patch_embed
+        self.pos_embed = encoder.pos_embed
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        tokens: torch.Tensor = self.patches(pixels) + self.pos_embed  # type: ignore[operator]
+        return tokens
+
+
+class _Neck(nn.Module):
+    """The ViT's last stage, from tokens (B, h, w, C) to the embedding (B, 256, h, w)."""
+
+    def __init__(self, neck: nn.Module) -> None:
+        super().__init__()
+        self.neck = neck
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        embedding: torch.Tensor = self.neck(tokens.permute(0, 3, 1, 2))
+        return embedding

@@ -5,6 +5,7 @@ gives the same output in every epoch and every round.
 """
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from torch import nn
 from napari_fedsam.files import atomic_path, make_private_folder
 from napari_fedsam.sam.predictor import has_fast_bf16
 from napari_fedsam.sam.protocol import PromptableModel, Stage
+
+_log = logging.getLogger(__name__)
 
 
 class EncoderSplit:
@@ -104,5 +107,9 @@ class FeatureCache:
         if self._folder is None:
             self._memory[key] = kept
             return
-        with atomic_path(self._folder / f"{key}.safetensors") as temporary:
-            save_file({"features": kept}, temporary)
+        try:
+            with atomic_path(self._folder / f"{key}.safetensors") as temporary:
+                save_file({"features": kept}, temporary)
+        except (OSError, SafetensorError) as error:
+            # Training goes on without: the features are computed anew.
+            _log.warning("Encoder features could not be kept in %s: %s", self._folder, error)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from napari_fedsam.imaging.errors import ImagingError
 from napari_fedsam.imaging.readers import read_scan
+from napari_fedsam.imaging.scan import Scan
 from napari_fedsam.imaging.window import apply_window, default_window
 from napari_fedsam.training.errors import ManifestError
 from napari_fedsam.training.samples import TrainingSample
@@ -52,7 +53,7 @@ def read_manifest(
         When the file is no manifest, or no row is left.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as handle:
+        with path.open(newline="", encoding="utf-8-sig") as handle:
             rows = list(csv.DictReader(handle))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ManifestError(f"The manifest {path} cannot be read as a CSV table.") from error
@@ -62,6 +63,8 @@ def read_manifest(
             f"The manifest {path} lacks rows or the columns {', '.join(missing)}: give one with "
             f"{', '.join(_COLUMNS)}."
         )
+    if any(row[column] is None for row in rows for column in _COLUMNS):
+        raise ManifestError(f"The manifest {path} has a row with too few columns: complete it.")
     chosen = [
         ManifestRow(
             row["site"],
@@ -92,7 +95,7 @@ def load_row(row: ManifestRow, structure: int) -> TrainingSample:
         When a file cannot be read, or the two differ in size.
     """
     try:
-        scan = read_scan(row.image)
+        scan = _one_slice(row.image)
         image = apply_window(scan.pixels[0], default_window(scan))
         mask = read_binary_mask(row.mask)
     except ImagingError as error:
@@ -114,6 +117,13 @@ def read_binary_mask(path: Path) -> NDArray[np.bool_]:
     -------
     bool array of shape (H, W)
     """
-    pixels = read_scan(path).pixels[0]
+    pixels = _one_slice(path).pixels[0]
     mask: NDArray[np.bool_] = (pixels if pixels.ndim == 2 else pixels.max(axis=-1)) > 0
     return mask
+
+
+def _one_slice(path: Path) -> Scan:
+    scan = read_scan(path)
+    if len(scan.pixels) != 1:
+        raise ManifestError(f"{path} holds {len(scan.pixels)} slices: name files of one slice.")
+    return scan

@@ -123,7 +123,8 @@ class VersionStore:
             When the disk refuses.
         """
         with self._lock:
-            number = 1 + max((int(p.name) for p in self._folder.glob("[0-9]*")), default=0)
+            taken = [int(p.name) for p in self._folder.iterdir() if p.name.isdecimal()]
+            number = 1 + max(taken, default=0)
             temporary = Path(tempfile.mkdtemp(prefix=".new.", dir=self._folder))
             try:
                 save_file(dict(shared), temporary / _SHARED)
@@ -141,10 +142,11 @@ class VersionStore:
                     _sync(temporary / name)
                 temporary.rename(self._folder / f"{number:04d}")
                 fsync_folder(self._folder)
-            except OSError as error:
+            # safetensors wraps the system's refusals in its own error.
+            except (OSError, SafetensorError) as error:
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise VersionError(
-                    f"The new model could not be kept in {self._folder} ({error.strerror}); the "
+                    f"The new model could not be kept in {self._folder} ({error}); the "
                     "present one stays in use: make room and go on."
                 ) from error
         return version
@@ -177,8 +179,9 @@ class VersionStore:
                 f"Model version {version.number} belongs to another recipe: choose a version of "
                 "the present federation."
             )
-        model.load_shared(self._read(version, _SHARED))
-        model.load_local(self._read(version, _LOCAL))
+        shared, local = self._read(version, _SHARED), self._read(version, _LOCAL)
+        model.load_shared(shared)
+        model.load_local(local)
 
     def _read(self, version: Version, name: str) -> dict[str, torch.Tensor]:
         path = self._folder / f"{version.number:04d}" / name
@@ -186,7 +189,7 @@ class VersionStore:
             f"Model version {version.number} is damaged ({path}): go back to an earlier version."
         )
         try:
-            if sha256_of(path) != version.sha256[name]:
+            if sha256_of(path) != version.sha256.get(name):
                 raise damaged
             state: dict[str, torch.Tensor] = load_file(path)
         except (OSError, SafetensorError, ParameterError) as error:
@@ -196,7 +199,7 @@ class VersionStore:
 
 def _read_record(path: Path) -> Version:
     try:
-        return Version.model_validate_json((path / _RECORD).read_text(encoding="utf-8"))
+        return Version.model_validate_json((path / _RECORD).read_bytes())
     except (OSError, ValidationError) as error:
         raise VersionError(
             f"There is no readable model version in {path}: choose another version."

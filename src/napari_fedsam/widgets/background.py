@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, Qt, QTimer, Signal
 
 from napari_fedsam.errors import FedSamError
 
@@ -28,7 +28,8 @@ class _Lane(QObject):
     def __init__(self, name: str) -> None:
         super().__init__()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"napari-fedsam-{name}")
-        self.finished.connect(self._deliver)
+        # Queued even for a job that was done at once: `run` never calls back before it returns.
+        self.finished.connect(self._deliver, Qt.ConnectionType.QueuedConnection)
         self.pending = 0
         self.closed = False
 

@@ -215,7 +215,7 @@ class FedSamWidget(QWidget):
         """Open a file or DICOM folder in a worker and annotate it."""
         opening = ScanOpening(self.viewer, Path(path))
         self._openings.append(opening)
-        opening.ended.connect(lambda: self._opening_ended(opening))
+        opening.ended.connect(self._opening_ended)
         self.idle_changed.emit()
         return opening
 

@@ -6,6 +6,7 @@ import numpy as np
 from napari.layers import Labels
 from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from napari_fedsam.annotation.label_edit import Indices
 from napari_fedsam.annotation.session import AnnotationSession
@@ -43,6 +44,12 @@ def beside(image: "Image", role: str) -> dict[str, Any]:
 def _three(values: Any, first: Any) -> tuple[Any, ...]:
     """Extend a 2-D layer's values by that of the missing first axis."""
     return (first,) * (3 - len(values)) + tuple(values)
+
+
+def outline_of(mask: NDArray[np.bool_], thickness: int) -> NDArray[np.bool_]:
+    """Return the inner border of a mask; napari's own contours cannot be shown in 3-D."""
+    inside: NDArray[np.bool_] = ndimage.binary_erosion(mask, iterations=thickness)
+    return mask & ~inside
 
 
 class MaskLayers:
@@ -92,7 +99,7 @@ class MaskLayers:
         if preview is None:
             mask = np.zeros(key.shape(self._session.view.shape), np.uint8)
         else:
-            mask = preview.mask.astype(np.uint8) * preview.place.structure
+            mask = outline_of(preview.mask, self._thickness) * np.uint8(preview.place.structure)
         data = np.expand_dims(mask, key.axis)
         translate = np.array(_three(image.translate, 0.0))
         translate[key.axis] += key.index * _three(image.scale, 1.0)[key.axis]
@@ -114,12 +121,15 @@ class MaskLayers:
         self.preview = self._viewer.add_labels(
             np.zeros((1, 1, 1), np.uint8), opacity=1.0, **beside(image, PREVIEW)
         )
-        # Thick enough to be seen on a large image, not to hide a border on a small one.
-        self.preview.contour = 1 if max(self._session.view.shape) < 256 else 2
         self.preview.editable = False
         self._show_structures()
         self._viewer.layers.selection.active = active
         return self.preview
+
+    @property
+    def _thickness(self) -> int:
+        """Thick enough to be seen on a large image, not to hide a border on a small one."""
+        return 1 if max(self._session.view.shape) < 256 else 2
 
     def _write(self, indices: Indices, values: NDArray[Any]) -> None:
         layer = self.segmentation

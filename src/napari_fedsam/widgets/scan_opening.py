@@ -34,6 +34,7 @@ class ScanOpening(QObject):
     """Reads one file or DICOM folder in a thread, then adds its image layer to a viewer.
 
     Of several series in a folder the person picks one. Errors are shown as notifications.
+    Signals: `opened` (the layer), `ended` (this object, however it went).
 
     Parameters
     ----------
@@ -46,7 +47,7 @@ class ScanOpening(QObject):
     """
 
     opened = Signal(object)
-    ended = Signal()
+    ended = Signal(object)
 
     def __init__(
         self,
@@ -90,6 +91,7 @@ class ScanOpening(QObject):
     def _end(self) -> None:
         if self in _open:
             _open.discard(self)
+            self._window.destroyed.disconnect(self._end)
             self._progress.close()
             self._background.close()
-            self.ended.emit()
+            self.ended.emit(self)

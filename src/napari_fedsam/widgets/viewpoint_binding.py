@@ -29,11 +29,13 @@ class ViewpointBinding:
     def attach(self, image: "Image") -> None:
         """Show the viewpoint's slice of an image layer."""
         self._let_go()
+        axes = range(self._viewer.dims.ndim)[-3:]
+        self._viewer.dims.set_current_step(tuple(axes), [n // 2 for n in self._view.shape])
+        self._set_order(self._view.slice.axis)
+        # Only now do the sliders stand where the viewpoint is.
         self._image = image
         image.events.contrast_limits.connect(self._contrast_changed)
         self._show_window()
-        axes = range(self._viewer.dims.ndim)[-3:]
-        self._viewer.dims.set_current_step(tuple(axes), [n // 2 for n in self._view.shape])
         self._show_slice()
         self._viewer.reset_view()
 

@@ -1,0 +1,89 @@
+"""Base and personalised models, with the real network and real files."""
+
+import pytest
+
+from napari_fedsam.annotation.model_source import SITE_MODEL, ModelSource, model_name
+from napari_fedsam.cases.case import Structure
+from napari_fedsam.errors import FedSamError
+from napari_fedsam.personalization.personalised_model import build_personalised_model
+from napari_fedsam.personalization.recipe import MethodOptions, Recipe
+from napari_fedsam.training.versions import VersionStore
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return Recipe(
+        name="spleen",
+        structures=(Structure(value=3, name="spleen", color="#112233"),),
+        options=MethodOptions(blocks=1, lora_rank=2, experts=2, expert_width=4, top_k=1),
+    )
+
+
+@pytest.fixture
+def site(tmp_path, recipe):
+    (tmp_path / "federation").mkdir()
+    recipe.write(tmp_path / "federation" / "recipe.json")
+    return tmp_path
+
+
+def keep_version(site, recipe, number):
+    model = build_personalised_model(recipe)
+    store = VersionStore(site / "versions")
+    version = store.save(
+        model.shared_state(),
+        model.local_state(),
+        round=number,
+        recipe_hash=recipe.hash,
+        dice={"none": 0.5},
+    )
+    store.activate(version.number)
+    return version
+
+
+def test_a_site_without_a_federation_uses_the_default_base_model(tmp_path):
+    source = ModelSource(tmp_path)
+    assert source.active_version is None
+    assert source.recipe() is None
+    assert source.structures() == ()
+    assert source.load().label == "LiteMedSAM: base model"
+    assert not (tmp_path / "versions").exists()
+
+
+def test_a_site_uses_its_active_version(site, recipe):
+    source = ModelSource(site)
+    assert [structure.name for structure in source.structures()] == ["spleen"]
+    assert not source.load().is_personalised
+    version = keep_version(site, recipe, 4)
+    assert source.active_version == version.number
+    model = source.load(SITE_MODEL)
+    assert model.label == "LiteMedSAM: personalised, round 4, this site"
+    assert model.structures == {3}
+    assert model.can_propose
+
+
+def test_going_back_ends_at_the_base_model(site, recipe):
+    source = ModelSource(site)
+    first, second = keep_version(site, recipe, 1), keep_version(site, recipe, 2)
+    assert source.active_version == second.number
+    source.go_back()
+    assert source.active_version == first.number
+    source.go_back()
+    assert source.active_version is None
+    source.go_back()
+    assert not source.load().is_personalised
+
+
+def test_a_version_of_another_recipe_is_not_used(site, recipe):
+    keep_version(site, recipe, 1)
+    recipe.model_copy(update={"name": "other"}).write(site / "federation" / "recipe.json")
+    assert not ModelSource(site).load().is_personalised
+
+
+def test_an_unknown_model_is_told(tmp_path):
+    with pytest.raises(FedSamError, match="no model named 'nonsense'"):
+        ModelSource(tmp_path).load("nonsense")
+
+
+def test_names_for_people():
+    assert model_name("lite_medsam") == "LiteMedSAM"
+    assert model_name("/somewhere/mine.pth") == "mine"
