@@ -102,7 +102,7 @@ def test_a_stranger_cannot_register_itself(coordinator):
     with FleetHttpClient.from_server_address(
         coordinator.settings.local_address,
         False,
-        str(coordinator.folder / "ca.pem"),
+        (coordinator.folder / "ca.pem").read_bytes(),
         interceptors=[
             RuntimeVersionHttpInterceptor(component_name="SuperNode"),
             NodeAuthHttpInterceptor(private, public),

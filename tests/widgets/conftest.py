@@ -164,6 +164,11 @@ def ball_scan(*, name: str = "ball", seed: int = 0) -> Scan:
 
 
 @pytest.fixture
+def new_ball():
+    return ball_scan
+
+
+@pytest.fixture
 def ball(hands):
     """The ball, open in the widget."""
     scan = ball_scan()

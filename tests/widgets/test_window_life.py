@@ -1,16 +1,19 @@
 """The widget comes and goes without a trace, and looks at home in napari's themes."""
 
+import gc
 import threading
+import weakref
 
 import pytest
 from napari.components import ViewerModel
 from napari.utils.action_manager import action_manager
 from napari.utils.key_bindings import coerce_keybinding
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QLabel, QScrollArea
 
 from napari_fedsam.widgets.keys import ACTIONS
+from napari_fedsam.widgets.layers import image_layer_data
 from napari_fedsam.widgets.prompt_layers import BOXES, POINTS
 
 pytestmark = pytest.mark.window
@@ -72,10 +75,26 @@ def test_no_widget_is_left_over(make_widget):
     before = set(QApplication.topLevelWidgets())
     widget = make_widget()
     docked(widget).destroyOnClose()
-    widget.deleteLater()
+    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
     QTest.qWait(1)
     left = {each for each in QApplication.topLevelWidgets() if each.isVisible()} - before
     assert left == set()
+
+
+def test_a_closed_widget_gives_its_memory_back(viewer, make_widget, new_ball):
+    widget = make_widget()
+    scan = new_ball()
+    data, options, _ = image_layer_data(scan)
+    viewer.add_image(data, **options)
+    QTest.qWait(1)
+    kept = [weakref.ref(each) for each in (widget.session, widget.session.view, scan)]
+    docked(widget).destroyOnClose()
+    viewer.layers.clear()
+    del widget, scan, data, options
+    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    QTest.qWait(1)
+    gc.collect()
+    assert [ref() for ref in kept] == [None, None, None]
 
 
 def test_it_can_be_opened_again(ball, hands, viewer, widget, make_widget):

@@ -30,6 +30,7 @@ from napari_fedsam.personalization.personalised_model import PersonalisedModel
 from napari_fedsam.personalization.recipe import Recipe
 from napari_fedsam.sam.predictor import Predictor
 from napari_fedsam.training.evaluation import Evaluation, PromptKind, evaluate
+from napari_fedsam.training.feature_cache import FeatureCache
 from napari_fedsam.training.local_update import local_update
 from napari_fedsam.training.samples import TrainingSample, samples_from_store
 from napari_fedsam.training.site_model import load_site_model
@@ -121,6 +122,7 @@ def train_round(content: RecordDict, files: SiteFiles) -> RecordDict:
         samples,
         seed=recipe.seed + number,
         progress=progress_writer(files.status),
+        cache=FeatureCache(files.feature_cache),
     )
     _keep_pending(model.local_state(), files, number, recipe.hash)
     joined = SiteStatus.read(files.status).rounds_joined + 1

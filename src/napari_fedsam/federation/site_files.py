@@ -37,6 +37,11 @@ class SiteFiles:
         return self.site / "versions"
 
     @property
+    def feature_cache(self) -> Path:
+        """Encoder features of the cases, to be computed anew when missing."""
+        return self.site / "cache"
+
+    @property
     def profile(self) -> Path:
         """Return the file of the federation profile."""
         return self.folder / "profile.json"

@@ -1,7 +1,7 @@
 """Encode an image once, answer many prompts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -144,6 +144,9 @@ class Predictor:
         prompts.check_within(embedding.image_shape)
         if previous is None and prompts.mask is not None:
             previous = self._from_mask(prompts.mask)
+            if prompts.box is None and not len(prompts.points):
+                # No model was trained on a mask alone: its box says where to look.
+                prompts = replace(prompts, box=box_of_mask(prompts.mask))
         if len(prompts.points) and not len(prompts.positives):
             if previous is None and prompts.box is None:
                 raise PromptError(

@@ -360,6 +360,8 @@ class FedSamWidget(QWidget):
         """Shut down once the dock widget was closed: napari then takes its content out."""
         if event.type() == QEvent.Type.ParentChange and self.parent() is None:
             self.shut_down()
+            # Its parts refer to each other through Qt, where Python's collector cannot see.
+            self.deleteLater()
         return bool(super().event(event))
 
     def eventFilter(self, watched: Any, event: QEvent) -> bool:  # noqa: N802

@@ -42,13 +42,14 @@ class FederationSection(QWidget):
         self.toggle.toggled.connect(self._toggled)
         self.state = words()
         self.state.setObjectName("napari-fedsam-federation-state")
+        self.message = words()
         self.numbers = words()
         self.plot = DicePlot()
         layout = column(self)
         layout.addWidget(self.address)
         layout.addWidget(row(self.choose_profile, self.copy_key))
         layout.addWidget(self.toggle)
-        for label in (self.state, self.numbers, self.plot):
+        for label in (self.state, self.message, self.numbers, self.plot):
             layout.addWidget(label)
         self.show_state(SiteState())
 
@@ -68,6 +69,9 @@ class FederationSection(QWidget):
             else "No federation yet: import the profile that its coordinator gave you."
         )
         self.state.setText(f"State: {changing or state.words}")
+        self.message.setText(state.message)
+        # The words for an error hold its reason already.
+        self.message.setVisible(bool(state.message) and state.phase is not Phase.ERROR)
         rounds = "round" if state.rounds_joined == 1 else "rounds"
         self.numbers.setText(
             f"{state.rounds_joined} {rounds} joined, {_bytes(state.bytes_sent)} sent"

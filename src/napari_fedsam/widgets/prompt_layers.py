@@ -62,7 +62,7 @@ class PromptLayers(QObject):
         self._take_up = QTimer(self)
         self._take_up.setSingleShot(True)
         self._take_up.setInterval(0)
-        self._take_up.timeout.connect(lambda: self.choose(self.tool))
+        self._take_up.timeout.connect(self._choose_again)
 
     def attach(self, image: "Image") -> None:
         """Lay fresh prompt layers over an image layer."""
@@ -130,6 +130,9 @@ class PromptLayers(QObject):
     def take_up(self) -> None:
         """Go back to the tool once napari has chosen a layer that was just added."""
         self._take_up.start()
+
+    def _choose_again(self) -> None:
+        self.choose(self.tool)
 
     def _active_layer_changed(self) -> None:
         """Put the tool down when the person turns to another layer."""

@@ -1,0 +1,132 @@
+"""Boxes from clicks, and which of their masks is taken."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_fedsam.sam import Prompts
+from napari_fedsam.sam.click_search import (
+    HALF_WIDTHS,
+    agreement,
+    best_candidate,
+    candidate_boxes,
+    clicked_components,
+    self_consistency,
+)
+
+SHAPE = (60, 90)
+
+
+def point(
+    x: st.SearchStrategy[float] = st.floats(0, 89, width=32),
+    y: st.SearchStrategy[float] = st.floats(0, 59, width=32),
+) -> st.SearchStrategy[tuple[float, float]]:
+    return st.tuples(x, y)
+
+
+@st.composite
+def click_prompts(draw: st.DrawFn) -> Prompts:
+    positives = draw(st.lists(point(), min_size=1, max_size=3))
+    negatives = draw(st.lists(point(), max_size=3))
+    labels = [True] * len(positives) + [False] * len(negatives)
+    box = draw(st.none() | st.just((20.0, 10.0, 50.0, 40.0)))
+    return Prompts(np.array([*positives, *negatives]), np.array(labels), box)
+
+
+@given(click_prompts(), st.booleans())
+def test_every_box_lies_in_the_image_and_holds_all_positive_clicks(
+    prompts: Prompts, corrects: bool
+) -> None:
+    previous = np.zeros(SHAPE, np.bool_)
+    previous[30:40, 60:80] = True
+    boxes = candidate_boxes(prompts, SHAPE, previous if corrects else None)
+    assert len(set(boxes)) == len(boxes)
+    for x0, y0, x1, y1 in boxes:
+        assert 0 <= x0 <= x1 <= 89
+        assert 0 <= y0 <= y1 <= 59
+        assert (prompts.positives >= (x0, y0)).all()
+        assert (prompts.positives <= (x1, y1)).all()
+
+
+@given(point(), point())
+def test_a_negative_click_off_the_positive_one_is_cut_off(
+    positive: tuple[float, float], negative: tuple[float, float]
+) -> None:
+    if positive == negative:
+        return
+    prompts = Prompts(np.array([positive, negative]), np.array([True, False]))
+    x, y = prompts.negatives[0]
+
+    def holds(box: tuple[float, float, float, float]) -> bool:
+        return bool(box[0] <= x <= box[2] and box[1] <= y <= box[3])
+
+    plain = candidate_boxes(Prompts(prompts.positives, np.array([True])), SHAPE)
+    boxes = candidate_boxes(prompts, SHAPE)
+    assert set(plain) <= set(boxes)
+    if any(holds(box) for box in plain):
+        cuts = set(boxes) - set(plain)
+        assert cuts
+        assert not any(holds(cut) for cut in cuts)
+
+
+def test_a_lone_click_tries_boxes_of_all_sizes() -> None:
+    boxes = candidate_boxes(Prompts(np.array([[500, 500]]), np.array([True])), (1000, 1000))
+    widths = [x1 - x0 for x0, _, x1, _ in boxes]
+    assert widths == pytest.approx([2 * share * 1000 for share in HALF_WIDTHS])
+
+
+def test_the_mask_so_far_is_grown_to_a_new_click() -> None:
+    previous = np.zeros(SHAPE, np.bool_)
+    previous[20:31, 30:41] = True
+    prompts = Prompts(np.array([[60, 25]]), np.array([True]))
+    assert (30, 20, 60, 30) in candidate_boxes(prompts, SHAPE, previous)
+    assert (30, 20, 60, 30) not in candidate_boxes(prompts, SHAPE)
+
+
+def test_a_given_box_is_tried() -> None:
+    prompts = Prompts(np.array([[25, 25]]), np.array([True]), (11, 12, 43, 44))
+    assert (11, 12, 43, 44) in candidate_boxes(prompts, SHAPE)
+
+
+def test_agreement_counts_the_clicks_on_their_side() -> None:
+    mask = np.zeros((10, 10), np.bool_)
+    mask[:, :5] = True
+    points = np.array([[2, 2], [7, 7], [3, 8], [8, 1]])
+    assert agreement(mask, Prompts(points, np.array([True, False, True, False]))) == 1.0
+    assert agreement(mask, Prompts(points, np.array([True, True, False, False]))) == 0.5
+    assert agreement(mask, Prompts(points, np.array([False, True, False, True]))) == 0.0
+    assert agreement(mask, Prompts.none()) == 1.0
+
+
+def test_agreement_comes_before_the_score() -> None:
+    right = np.zeros((10, 10), np.bool_)
+    right[2, 2] = True
+    wrong = ~right
+    prompts = Prompts(np.array([[2, 2]]), np.array([True]))
+    assert best_candidate([wrong, right, right], [0.99, 0.3, 0.4], prompts) == 2
+    assert best_candidate([wrong, wrong], [0.2, 0.1], prompts) == 0
+
+
+def test_self_consistency() -> None:
+    a = np.zeros((4, 4), np.bool_)
+    b = a.copy()
+    a[:2], b[1:3] = True, True
+    assert self_consistency(a, a) == 1.0
+    assert self_consistency(a, b) == pytest.approx(0.5**0.5)
+    assert self_consistency(a, ~a) == 0.0
+    assert self_consistency(np.zeros_like(a), np.zeros_like(a)) == 0.0
+
+
+def test_only_clicked_components_stay() -> None:
+    mask = np.zeros((10, 30), np.bool_)
+    mask[2:5, 2:5], mask[2:5, 10:15], mask[2:5, 20:22] = True, True, True
+    kept = clicked_components(
+        mask, Prompts(np.array([[3, 3], [21, 3], [12, 3]]), np.array([True, True, False]))
+    )
+    assert kept[3, 3]
+    assert kept[3, 21]
+    assert not kept[3, 12]
+    assert kept.sum() == 9 + 6
+    nowhere = Prompts(np.array([[28, 9]]), np.array([True]))
+    assert np.array_equal(clicked_components(mask, nowhere), mask)
