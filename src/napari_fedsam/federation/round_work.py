@@ -26,9 +26,10 @@ from napari_fedsam.federation.site_files import SiteFiles
 from napari_fedsam.federation.site_state import Phase
 from napari_fedsam.federation.site_status import SiteStatus, progress_writer, update_status
 from napari_fedsam.files import atomic_path
-from napari_fedsam.personalization.personalised_model import PersonalisedModel
 from napari_fedsam.personalization.recipe import Recipe
 from napari_fedsam.sam.predictor import Predictor
+from napari_fedsam.sam.protocol import PromptableModel
+from napari_fedsam.sam.registry import load_model
 from napari_fedsam.training.evaluation import Evaluation, PromptKind, evaluate
 from napari_fedsam.training.feature_cache import FeatureCache
 from napari_fedsam.training.local_update import local_update
@@ -172,7 +173,8 @@ def judge_round(content: RecordDict, files: SiteFiles) -> RecordDict:
     model, active = load_site_model(files.site, recipe)
     received = read_shared(content, model.shared_spec())
     held_out = samples_from_store(CaseStore(files.cases), recipe, "val")
-    present = _judge(model, held_out)
+    # Before the first version the site uses the base model itself.
+    present = _judge(model if active else load_model(recipe.base_model), held_out)
     model.load_shared(received)
     pending = _pending(files, number, recipe.hash)
     if pending is not None:
@@ -236,7 +238,7 @@ def _pending(files: SiteFiles, number: int, recipe_hash: str) -> dict[str, Tenso
         return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - it is no mapping
 
 
-def _judge(model: PersonalisedModel, held_out: Sequence[TrainingSample]) -> Evaluation:
+def _judge(model: PromptableModel, held_out: Sequence[TrainingSample]) -> Evaluation:
     return evaluate(Predictor(model), held_out, _PROMPTS)
 
 
