@@ -35,7 +35,12 @@ def test_the_long_side_fills_the_input_and_the_ratio_stays(
 
 @pytest.mark.parametrize(
     ("shape", "expected"),
-    [((512, 384), (256, 192)), ((100, 300), (85, 256)), ((2, 4000), (1, 256)), ((7, 7), (256, 256))],
+    [
+        ((512, 384), (256, 192)),
+        ((100, 300), (85, 256)),
+        ((2, 4000), (1, 256)),
+        ((7, 7), (256, 256)),
+    ],
 )
 def test_resized_shapes(shape: tuple[int, int], expected: tuple[int, int]) -> None:
     assert resized_shape(shape, 256) == expected

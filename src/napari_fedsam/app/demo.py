@@ -175,7 +175,7 @@ class _Story:
                 first.mean_dice("point"),
                 last.mean_dice("point"),
                 count,
-                ModelSource(site.folder).load().label,
+                _model_in_use(site),
             )
             for site, first, last, count in zip(self.plan.sites, before, after, sent, strict=True)
         ]
@@ -257,6 +257,11 @@ def _measure(site: DemoSite) -> Evaluation:
     """Measure the model that a site uses now on its held-out images."""
     predictor = ModelSource(site.folder).load().predictor
     return evaluate(predictor, site.held_out, ("none", "point"))
+
+
+def _model_in_use(site: DemoSite) -> str:
+    round_ = ModelSource(site.folder).load().round
+    return "base model" if round_ is None else f"round {round_}"
 
 
 def _open_for_a_person(plan: DemoPlan, work: Path, scan: Path | None) -> None:
