@@ -26,7 +26,7 @@ def site(tmp_path, recipe):
     return tmp_path
 
 
-def keep_version(site, recipe, number):
+def keep_version(site, recipe, number, *, activate=True):
     model = build_personalised_model(recipe)
     store = VersionStore(site / "versions")
     version = store.save(
@@ -36,7 +36,8 @@ def keep_version(site, recipe, number):
         recipe_hash=recipe.hash,
         dice={"none": 0.5},
     )
-    store.activate(version.number)
+    if activate:
+        store.activate(version.number)
     return version
 
 
@@ -71,6 +72,20 @@ def test_going_back_ends_at_the_base_model(site, recipe):
     assert source.active_version is None
     source.go_back()
     assert not source.load().is_personalised
+
+
+def test_a_version_that_was_not_taken_up_waits_for_the_person(site, recipe):
+    source = ModelSource(site)
+    assert source.unused_version is None
+    first = keep_version(site, recipe, 1, activate=False)
+    assert source.unused_version == first
+    source.use_newest()
+    assert source.active_version == first.number
+    assert source.unused_version is None
+    second = keep_version(site, recipe, 2, activate=False)
+    assert source.unused_version == second
+    source.use_newest()
+    assert source.active_version == second.number
 
 
 def test_a_version_of_another_recipe_is_not_used(site, recipe):

@@ -124,9 +124,15 @@ def test_toggle_joins_a_round_arrives_toggle_leaves(hands, widget, coordinator, 
         hands.qtbot.waitUntil(lambda: state(widget) == "State: up to date", timeout=180_000)
     finally:
         rounds.join()
-    assert VersionStore(widget.site.files.versions).active() is not None
+    # Without held-out cases nothing is used unless the person says so.
+    assert VersionStore(widget.site.files.versions).active() is None
+    newest = widget.model_section.use_newest
+    hands.qtbot.waitUntil(newest.isVisible, timeout=60_000)
+    assert newest.text() == "Use the model of round 1"
+    newest.click()
     hands.qtbot.waitUntil(lambda: widget.session.model.round == 1, timeout=60_000)
-    assert "Model updated to round 1" in told
+    assert told == ["Model updated to round 1"]
+    hands.qtbot.waitUntil(lambda: not newest.isVisible(), timeout=60_000)
     assert widget.federation_section.numbers.text().startswith("1 round joined, ")
     assert widget.site.state.bytes_sent > 0
     widget.federation_toggle.setChecked(False)

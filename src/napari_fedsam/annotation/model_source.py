@@ -9,7 +9,7 @@ from napari_fedsam.personalization.recipe import Recipe
 from napari_fedsam.sam.predictor import Predictor
 from napari_fedsam.sam.registry import DEFAULT_MODEL, available_models, load_model
 from napari_fedsam.training.site_model import load_site_model
-from napari_fedsam.training.versions import VersionStore
+from napari_fedsam.training.versions import Version, VersionStore
 
 SITE_MODEL = "site"
 """The choice that follows this site: its newest accepted version, before that the base model."""
@@ -45,6 +45,34 @@ class ModelSource:
         """Return the structures of the federation's recipe, if any."""
         recipe = self.recipe()
         return () if recipe is None else tuple(recipe.structures)
+
+    @property
+    def unused_version(self) -> Version | None:
+        """The newest version, when it came after the one in use and was not taken up itself.
+
+        That is so where a site has no held-out cases to judge by, or where it did worse on them.
+        """
+        folder = self._site_folder / "versions"
+        if not folder.is_dir():
+            return None
+        store = VersionStore(folder)
+        versions, active = store.versions(), store.active()
+        newest = versions[-1] if versions else None
+        if newest is None or (active is not None and newest.number <= active.number):
+            return None
+        return newest
+
+    def use_newest(self) -> None:
+        """Make the newest version active because the person says so.
+
+        Raises
+        ------
+        VersionError
+            When the versions cannot be read or written.
+        """
+        newest = self.unused_version
+        if newest is not None:
+            VersionStore(self._site_folder / "versions").activate(newest.number)
 
     def go_back(self) -> None:
         """Make the version before the active one active again; before the first, the base model.

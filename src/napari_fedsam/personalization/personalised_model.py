@@ -160,7 +160,8 @@ def build_personalised_model(recipe: Recipe) -> PersonalisedModel:
     The inserted modules are drawn from the recipe's seed, so that every site starts alike. The
     caller's random state is left alone.
     """
-    base = load_model(recipe.base_model)
     with torch.random.fork_rng(devices=[]):
+        # Building the base network draws random numbers too, before its weights are loaded.
+        base = load_model(recipe.base_model)
         torch.manual_seed(recipe.seed)
         return PersonalisedModel(base, recipe)

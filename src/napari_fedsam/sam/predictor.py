@@ -13,6 +13,7 @@ from napari_fedsam.sam.click_search import (
     candidate_boxes,
     clicked_components,
     self_consistency,
+    steadiness,
 )
 from napari_fedsam.sam.errors import PromptError
 from napari_fedsam.sam.host_memory import keep_freed_memory
@@ -216,8 +217,10 @@ class Predictor:
         again = self._decode(embedding, structure, boxes=self._box_tensor(tight, scale))
         candidates = [found.prediction(index) for index in range(len(boxes))]
         ranks = [
-            score * self_consistency(mask, repeated)
-            for score, mask, repeated in zip(found.scores, found.masks, again.masks, strict=True)
+            score * self_consistency(mask, repeated) * steady
+            for score, mask, repeated, steady in zip(
+                found.scores, found.masks, again.masks, steadiness(list(found.masks)), strict=True
+            )
         ]
         if "none" in self.model.prompt_kinds:
             proposal = self._decode(embedding, structure)

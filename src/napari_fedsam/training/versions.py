@@ -84,7 +84,7 @@ class VersionStore:
     def versions(self) -> list[Version]:
         """Return every readable version, oldest first."""
         found = []
-        for path in sorted(self._folder.glob("[0-9]*")):
+        for path in sorted(self._numbered(), key=lambda path: int(path.name)):
             try:
                 found.append(_read_record(path))
             except VersionError:
@@ -123,8 +123,7 @@ class VersionStore:
             When the disk refuses.
         """
         with self._lock:
-            taken = [int(p.name) for p in self._folder.iterdir() if p.name.isdecimal()]
-            number = 1 + max(taken, default=0)
+            number = 1 + max((int(path.name) for path in self._numbered()), default=0)
             temporary = Path(tempfile.mkdtemp(prefix=".new.", dir=self._folder))
             try:
                 save_file(dict(shared), temporary / _SHARED)
@@ -182,6 +181,9 @@ class VersionStore:
         shared, local = self._read(version, _SHARED), self._read(version, _LOCAL)
         model.load_shared(shared)
         model.load_local(local)
+
+    def _numbered(self) -> list[Path]:
+        return [path for path in self._folder.iterdir() if path.name.isdecimal()]
 
     def _read(self, version: Version, name: str) -> dict[str, torch.Tensor]:
         path = self._folder / f"{version.number:04d}" / name

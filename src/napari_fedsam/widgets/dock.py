@@ -117,6 +117,8 @@ class FedSamWidget(QWidget):
         self.model_section.back_wanted.connect(self._models.go_back)
         self._display.prompts.tool_changed.connect(self.prompt_section.show_tool)
         self._inference.state_changed.connect(self._show_inference)
+        self.model_section.newest_wanted.connect(self._models.use_newest)
+        self._models.unused_changed.connect(self.model_section.show_unused)
         self._models.loaded.connect(self._use_model)
         self._models.failed.connect(self._tell)
         self._models.activity.connect(self._show_loading)

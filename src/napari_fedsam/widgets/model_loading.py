@@ -1,10 +1,13 @@
 """Loads models in a thread and follows the site's newest accepted version."""
 
+from collections.abc import Callable
+
 from qtpy.QtCore import QObject, Signal
 
 from napari_fedsam.annotation.model_in_use import ModelInUse
 from napari_fedsam.annotation.model_source import SITE_MODEL, ModelSource
 from napari_fedsam.errors import FedSamError
+from napari_fedsam.training.versions import Version
 from napari_fedsam.widgets.background import Background
 
 
@@ -12,12 +15,14 @@ class ModelLoading(QObject):
     """Loads the chosen model, and again whenever the site gets another version.
 
     Signals: `loaded` (`ModelInUse`, whether a new version replaced one that was in use),
-    `failed` (`FedSamError`), `activity` (words, downloaded fraction or -1).
+    `failed` (`FedSamError`), `activity` (words, downloaded fraction or -1), `unused_changed`
+    (`Version` or None: newer than the one in use).
     """
 
     loaded = Signal(object, bool)
     failed = Signal(object)
     activity = Signal(str, float)
+    unused_changed = Signal(object)
 
     def __init__(self, source: ModelSource, background: Background) -> None:
         super().__init__()
@@ -27,6 +32,7 @@ class ModelLoading(QObject):
         self._wanted: str | None = None
         self._seen_version: int | None = None
         self._model: ModelInUse | None = None
+        self._unused: Version | None = None
         self.choice = SITE_MODEL
 
     @property
@@ -51,12 +57,26 @@ class ModelLoading(QObject):
             self.failed.emit(error)
         if active != self._seen_version:
             self.load(SITE_MODEL)
+        self._background.run("disk", self._find_unused, self._tell_unused, self.failed.emit)
 
     def go_back(self) -> None:
         """Return to the version before the active one, and load it."""
-        self._background.run(
-            "model", self.source.go_back, lambda _: self.follow_site(), self.failed.emit
-        )
+        self._activate(self.source.go_back)
+
+    def use_newest(self) -> None:
+        """Activate the newest version, and load it."""
+        self._activate(self.source.use_newest)
+
+    def _activate(self, step: Callable[[], None]) -> None:
+        self._background.run("model", step, lambda _: self.follow_site(), self.failed.emit)
+
+    def _find_unused(self) -> Version | None:
+        return self.source.unused_version
+
+    def _tell_unused(self, version: Version | None) -> None:
+        if version != self._unused:
+            self._unused = version
+            self.unused_changed.emit(version)
 
     def _start(self) -> None:
         choice = self._wanted or SITE_MODEL

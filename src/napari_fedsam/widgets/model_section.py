@@ -8,6 +8,7 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QProgressBar, QWidget
 from napari_fedsam.annotation.model_in_use import ModelInUse
 from napari_fedsam.annotation.model_source import SITE_MODEL
 from napari_fedsam.sam.registry import available_models
+from napari_fedsam.training.versions import Version
 from napari_fedsam.widgets.section_parts import button, column, narrow, row, words
 
 _FROM_FILE = "from file"
@@ -16,11 +17,13 @@ _FROM_FILE = "from file"
 class ModelSection(QWidget):
     """Model choice, status line and a progress bar.
 
-    Signals: `model_chosen` (`SITE_MODEL`, a registry name, or a checkpoint's path), `back_wanted`.
+    Signals: `model_chosen` (`SITE_MODEL`, a registry name, or a checkpoint's path), `back_wanted`,
+    `newest_wanted`.
     """
 
     model_chosen = Signal(str)
     back_wanted = Signal()
+    newest_wanted = Signal()
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,15 +39,18 @@ class ModelSection(QWidget):
         self.back = button(
             "Go back", self.back_wanted.emit, "Use the model version before this one again"
         )
+        self.use_newest = button("", self.newest_wanted.emit)
         self.progress = QProgressBar()
         self.progress.setTextVisible(True)
         self._keep_room_for_progress()
         layout = column(self)
         layout.addWidget(self.models)
         layout.addWidget(row(self.status, self.back, stretch=self.status))
+        layout.addWidget(self.use_newest)
         layout.addWidget(self.progress)
         self._choice = SITE_MODEL
         self.show_model(None)
+        self.show_unused(None)
         self._activity = ""
         self.set_activity("")
 
@@ -59,6 +65,18 @@ class ModelSection(QWidget):
         """Say what the model in use is."""
         self.status.setText("no model loaded yet" if model is None else model.label)
         self.back.setVisible(model is not None and model.is_personalised)
+
+    def show_unused(self, version: Version | None) -> None:
+        """Offer a newer version that was not taken up by itself."""
+        self.use_newest.setVisible(version is not None)
+        if version is not None:
+            self.use_newest.setText(f"Use the model of {version.label.split(',')[0]}")
+            was_judged = any(dice is not None for dice in version.dice.values())
+            self.use_newest.setToolTip(
+                "Newer than the model in use, but it did worse on this site's held-out cases"
+                if was_judged
+                else "Newer than the model in use, but this site has no held-out cases to judge it"
+            )
 
     def show_choice(self, choice: str) -> None:
         """Show which model was chosen."""

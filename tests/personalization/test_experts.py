@@ -1,0 +1,106 @@
+"""The localized mixture of experts."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from napari_fedsam.personalization.experts import (
+    MixtureOfExperts,
+    MlpWithExperts,
+    experts_bypassed,
+)
+
+
+def make(gate="token", *, experts=4, top_k=2, width=12, hidden=5) -> MixtureOfExperts:
+    torch.manual_seed(2)
+    mixture = MixtureOfExperts(width, experts=experts, hidden=hidden, top_k=top_k, gate=gate)
+    nn.init.normal_(mixture.up)
+    nn.init.normal_(mixture.down_bias)
+    return mixture
+
+
+@pytest.mark.parametrize("gate", ["image", "token"])
+def test_the_output_is_zero_at_the_start(gate: str) -> None:
+    fresh = MixtureOfExperts(12, experts=4, hidden=5, top_k=2, gate=gate)  # type: ignore[arg-type]
+    assert not fresh(torch.randn(2, 6, 12)).any()
+    assert all(expert.abs().sum() > 0 for expert in fresh.down)
+
+
+@given(
+    st.integers(1, 3),
+    st.integers(1, 6),
+    st.integers(1, 6),
+    st.sampled_from(["image", "token"]),
+    st.data(),
+)
+def test_the_gate_keeps_the_top_k(batch, tokens, experts, gate, data) -> None:
+    top_k = data.draw(st.integers(1, experts))
+    mixture = make(gate, experts=experts, top_k=top_k)
+    x = torch.randn(batch, tokens, 12)
+    weights = mixture.gate_weights(x)
+    assert weights.shape == (batch, 1 if gate == "image" else tokens, experts)
+    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(weights.shape[:-1]))
+    assert ((weights > 0).sum(dim=-1) == top_k).all()
+    everyone = mixture.gate(x.mean(dim=1, keepdim=True) if gate == "image" else x)
+    least_kept = torch.where(weights > 0, everyone, torch.inf).min(dim=-1).values
+    most_dropped = torch.where(weights > 0, -torch.inf, everyone).max(dim=-1).values
+    assert (least_kept >= most_dropped).all()
+    assert mixture(x).shape == x.shape
+
+
+@pytest.mark.parametrize("gate", ["image", "token"])
+def test_the_answer_is_the_weighted_sum_of_the_experts(gate: str) -> None:
+    mixture = make(gate)
+    x = torch.randn(2, 6, 12)
+    weights = mixture.gate_weights(x).expand(2, 6, 4)
+    expected = torch.zeros_like(x)
+    for expert in range(4):
+        hidden = F.gelu(x @ mixture.down[expert].T + mixture.down_bias[expert])
+        expected += weights[..., expert : expert + 1] * (hidden @ mixture.up[expert].T)
+    torch.testing.assert_close(mixture(x), expected, atol=1e-5, rtol=1e-4)
+
+
+class NormedMlp(nn.Sequential):
+    """TinyViT's kind of MLP: it normalises its own input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(12)
+        nn.init.constant_(self.norm.bias, 0.3)
+        self.linear = nn.Linear(12, 12)
+
+
+@pytest.mark.parametrize("norm_inside", [True, False])
+def test_experts_run_beside_the_mlp_on_the_same_normalised_tokens(norm_inside: bool) -> None:
+    mlp, mixture = NormedMlp(), make("image")
+    layer = MlpWithExperts(mlp, mixture, norm_inside=norm_inside)
+    x = torch.randn(2, 3, 4, 12)  # ViT's tokens lie on a grid
+    seen = (mlp.norm(x) if norm_inside else x).reshape(2, 12, 12)
+    torch.testing.assert_close(layer(x), mlp(x) + mixture(seen).reshape(x.shape))
+
+
+def test_bypassed_experts_do_not_answer_and_come_back() -> None:
+    mlp = NormedMlp()
+    layers = nn.ModuleList([MlpWithExperts(mlp, make(), norm_inside=True) for _ in range(2)])
+    x = torch.randn(1, 4, 12)
+    with experts_bypassed(layers):
+        assert all(torch.equal(layer(x), mlp(x)) for layer in layers)
+        with experts_bypassed(layers):
+            pass
+        assert torch.equal(layers[0](x), mlp(x))
+    assert all(not torch.allclose(layer(x), mlp(x)) for layer in layers)
+
+
+def test_experts_come_back_after_an_error() -> None:
+    layer = MlpWithExperts(NormedMlp(), make(), norm_inside=True)
+
+    def fail() -> None:
+        with experts_bypassed(layer):
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert not layer.bypassed

@@ -1,0 +1,135 @@
+"""The encoder's frozen prefix, computed once and kept."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from napari_fedsam.training.feature_cache import EncoderSplit, FeatureCache
+
+
+@pytest.fixture
+def pair(personalise, samples):
+    model = personalise()
+    return model, EncoderSplit(model), model.preprocess(samples[0].image)
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 4])
+def test_prefix_and_suffix_are_the_encoder(personalise, samples, blocks: int) -> None:
+    from napari_fedsam.personalization import MethodOptions
+
+    model = personalise(options=MethodOptions(blocks=blocks))
+    model.load_local({k: torch.full_like(v, 0.05) for k, v in model.local_state().items()})
+    split = EncoderSplit(model)
+    split.bf16 = False
+    pixels = model.preprocess(samples[0].image)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            split.suffix(split.prefix(pixels)),
+            model.image_encoder(pixels),
+            atol=1e-4,
+            rtol=1e-4,
+        )
+
+
+def test_the_prefix_holds_all_that_is_frozen_and_nothing_that_learns(pair) -> None:
+    model, split, pixels = pair
+    assert not split.prefix(pixels).requires_grad
+    learning = [p for p in model.image_encoder.parameters() if p.requires_grad]
+    in_suffix = {id(p) for stage in split._suffix for p in stage.parameters()}
+    assert {id(p) for p in learning} <= in_suffix
+    assert any(p.requires_grad for p in split._suffix[0].parameters())
+    split.suffix(split.prefix(pixels).float()).sum().backward()
+    assert all(p.grad is not None for p in learning if p.ndim == 3)
+
+
+def test_under_fedsam_nothing_is_left_to_cache(personalise) -> None:
+    assert not EncoderSplit(personalise(method="fedsam"))._prefix
+
+
+def test_keys_tell_images_shapes_and_cuts_apart(personalise, pair, samples) -> None:
+    from napari_fedsam.personalization import MethodOptions
+
+    _, split, _ = pair
+    image = samples[0].image
+    other = image.copy()
+    other[0, 0] += 1
+    keys = {
+        split.key(image),
+        split.key(other),
+        split.key(image.reshape(64, 48)),
+        split.key(samples[1].image),
+        EncoderSplit(personalise(options=MethodOptions(blocks=3))).key(image),
+    }
+    assert len(keys) == 5
+    assert split.key(image.copy()) == split.key(image)
+
+
+@pytest.fixture(params=["memory", "disk"])
+def cache(request, tmp_path: Path) -> FeatureCache:
+    return FeatureCache(tmp_path / "features" if request.param == "disk" else None)
+
+
+def test_what_is_put_is_got_as_bfloat16(cache: FeatureCache) -> None:
+    features = torch.randn(1, 6, 5)
+    assert cache.get("a") is None
+    cache.put("a", features)
+    got = cache.get("a")
+    assert got is not None
+    assert torch.equal(got, features.bfloat16())
+    assert cache.get("b") is None
+
+
+@pytest.mark.parametrize("place", ["memory", "disk"])
+def test_the_budget_is_kept(tmp_path: Path, place: str) -> None:
+    cache = FeatureCache(tmp_path if place == "disk" else None, budget_bytes=250)
+    for name in "abc":
+        cache.put(name, torch.zeros(1, 50))  # 100 bytes each
+    assert [cache.get(name) is not None for name in "abc"] == [True, True, False]
+    cache.put("small", torch.zeros(1, 20))
+    assert cache.get("small") is not None
+
+
+def test_files_outlive_the_process_and_count_towards_the_budget(tmp_path: Path) -> None:
+    features = torch.randn(1, 500)
+    FeatureCache(tmp_path).put("a", features)
+    again = FeatureCache(tmp_path, budget_bytes=1500)
+    got = again.get("a")
+    assert got is not None
+    assert torch.equal(got, features.bfloat16())
+    again.put("b", features)
+    assert again.get("b") is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX modes")
+def test_the_folder_is_private(tmp_path: Path) -> None:
+    FeatureCache(tmp_path / "features")
+    assert (tmp_path / "features").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\x08\0\0\0\0\0\0\0{}      "])
+def test_a_damaged_file_counts_as_missing_and_is_replaced(tmp_path: Path, content: bytes) -> None:
+    cache = FeatureCache(tmp_path)
+    cache.put("a", torch.ones(1, 3))
+    (tmp_path / "a.safetensors").write_bytes(content)
+    assert cache.get("a") is None
+    cache.put("a", torch.ones(1, 3))
+    assert cache.get("a") is not None
+
+
+def test_a_full_disk_does_not_stop_training(tmp_path, files_limited_to, caplog) -> None:
+    cache = FeatureCache(tmp_path)
+    with files_limited_to(100):
+        cache.put("a", torch.ones(1, 1000))
+    assert cache.get("a") is None
+    assert not list(tmp_path.iterdir())
+    assert "could not be kept" in caplog.text
+
+
+def test_half_written_files_do_not_count(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path)
+    cache.put("a", torch.ones(1, 3))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+    assert np.isfinite(cache.get("a").float().numpy()).all()  # type: ignore[union-attr]
