@@ -160,6 +160,15 @@ def read_header(path: Path) -> Header | None:
 
 def _read_header(path: Path) -> Header | None:
     dataset = _read_allowed(path)
+    # pydicom converts values only when they are asked for: a damaged one shows here.
+    damage = (TypeError, ValueError, AttributeError, OverflowError, NotImplementedError)
+    try:
+        return _checked_header(dataset, path)
+    except damage as error:
+        raise _damaged(path) from error
+
+
+def _checked_header(dataset: Any, path: Path) -> Header | None:
     meta = dataset.file_meta
     sop_class = str(dataset.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or "")
     if not dataset.get("Rows") or not dataset.get("Columns"):
@@ -167,10 +176,7 @@ def _read_header(path: Path) -> Header | None:
         if "Image Storage" in UID(sop_class).name or not meta.get("TransferSyntaxUID"):
             raise _damaged(path)
         return None
-    try:
-        return _header(dataset, path, sop_class)
-    except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise _damaged(path) from error
+    return _header(dataset, path, sop_class)
 
 
 def _read_allowed(path: Path) -> Any:

@@ -1,0 +1,263 @@
+"""Model versions on disk, and the one in use."""
+
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import torch
+
+from napari_fedsam.training.errors import VersionError
+from napari_fedsam.training.site_model import load_site_model
+from napari_fedsam.training.versions import Version, VersionStore
+
+SHARED = {"layer.lora_a": torch.arange(6.0).reshape(2, 3)}
+LOCAL = {"layer.experts.up": torch.ones(4)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "versions"
+
+
+@pytest.fixture
+def store(folder: Path) -> VersionStore:
+    return VersionStore(folder)
+
+
+def save(store: VersionStore, *, round: int = 1, recipe_hash: str = "0" * 64, **parts) -> Version:  # noqa: A002
+    states = {"shared": SHARED, "local": LOCAL} | parts
+    return store.save(
+        **states, round=round, recipe_hash=recipe_hash, dice={"none": 0.5, "point": None}
+    )
+
+
+def test_a_new_site_has_no_versions(store: VersionStore) -> None:
+    assert store.versions() == []
+    assert store.active() is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX modes")
+def test_versions_are_private(store: VersionStore, folder: Path) -> None:
+    save(store)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / "0001").stat().st_mode & 0o077 == 0
+
+
+def test_a_version_is_kept_but_not_used_before_it_is_activated(store, folder) -> None:
+    before = datetime.now(UTC)
+    version = save(store, round=3)
+    assert (version.number, version.round, version.recipe_hash) == (1, 3, "0" * 64)
+    assert version.dice == {"none": 0.5, "point": None}
+    assert before <= version.created <= datetime.now(UTC)
+    assert store.versions() == [version]
+    assert store.active() is None
+    assert {path.name for path in (folder / "0001").iterdir()} == {
+        "shared.safetensors",
+        "local.safetensors",
+        "version.json",
+    }
+    store.activate(1)
+    assert store.active() == version
+
+
+def test_labels_are_words(store) -> None:
+    assert save(store, round=3).label == "round 3, this site"
+    assert save(store, round=0).label == "trained at this site"
+
+
+def test_versions_are_counted_and_ordered_by_number(store, folder) -> None:
+    save(store)
+    (folder / "0001").rename(folder / "9999")
+    assert save(store).number == 10000
+    assert [path.name for path in sorted(folder.glob("[0-9]*"))] == ["10000", "9999"]
+    assert [version.number for version in store.versions()] == [1, 10000]
+
+
+def test_one_can_go_back_to_an_earlier_version_and_to_the_base(store) -> None:
+    first, second = save(store, round=1), save(store, round=2)
+    store.activate(second.number)
+    store.activate(first.number)
+    assert store.active() == first
+    store.activate(None)
+    assert store.active() is None
+    assert store.versions() == [first, second]
+
+
+def test_an_unknown_version_cannot_be_activated(store) -> None:
+    version = save(store)
+    store.activate(version.number)
+    with pytest.raises(VersionError, match="no readable model version"):
+        store.activate(7)
+    assert store.active() == version
+
+
+def test_another_instance_sees_new_versions_at_once(store, folder) -> None:
+    reader = VersionStore(folder)
+    version = save(store)
+    assert reader.versions() == [version]
+    store.activate(version.number)
+    assert reader.active() == version
+    assert save(reader).number == 2
+    assert len(store.versions()) == 2
+    store.activate(None)
+    assert reader.active() is None
+
+
+def test_what_a_killed_process_left_is_not_a_version(store, folder) -> None:
+    version = save(store)
+    half = folder / ".new.killed"
+    half.mkdir()
+    (half / "shared.safetensors").write_bytes((folder / "0001/shared.safetensors").read_bytes())
+    (half / "version.json").write_bytes((folder / "0001/version.json").read_bytes())
+    (folder / ".active.killed").write_text("0009")
+    store.activate(1)
+    assert store.versions() == [version]
+    assert store.active() == version
+    assert save(store).number == 2
+
+
+def test_a_failure_in_between_leaves_no_version(store, folder, monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(VersionError, match="No space left.*present one stays in use"):
+            save(store)
+    assert store.versions() == []
+    assert [path.name for path in folder.iterdir() if path.is_dir()] == []
+    assert save(store).number == 1
+
+
+@pytest.mark.parametrize("limit", [0, 100, 400])
+def test_a_full_disk_is_told_and_nothing_is_left(store, folder, files_limited_to, limit) -> None:
+    version = save(store)
+    store.activate(1)
+    big = {"layer.lora_a": torch.zeros(1000)}
+    with files_limited_to(limit), pytest.raises(VersionError, match="could not be kept"):
+        save(store, shared=big)
+    assert store.versions() == [version]
+    assert store.active() == version
+    assert [path.name for path in folder.iterdir() if path.is_dir()] == ["0001"]
+
+
+def test_other_folders_are_no_versions(store, folder) -> None:
+    version = save(store)
+    (folder / "0001 copy").mkdir()
+    (folder / "0001 copy/version.json").write_bytes((folder / "0001/version.json").read_bytes())
+    (folder / "notes").mkdir()
+    assert store.versions() == [version]
+    assert save(store).number == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"{}", b"\xff\xfe"])
+def test_an_unreadable_record_is_left_out_and_told_when_it_is_in_use(
+    store, folder, content: bytes
+) -> None:
+    save(store)
+    second = save(store)
+    store.activate(1)
+    (folder / "0001/version.json").write_bytes(content)
+    assert store.versions() == [second]
+    with pytest.raises(VersionError, match="no readable model version.*choose another"):
+        store.active()
+
+
+@pytest.fixture(scope="module")
+def model(personalise):
+    return personalise()
+
+
+@pytest.fixture
+def kept(store, model):
+    """A version whose parameters are all 0.25 (shared) and 0.5 (local)."""
+    return save(
+        store,
+        recipe_hash=model.recipe.hash,
+        shared={k: torch.full_like(v, 0.25) for k, v in model.shared_state().items()},
+        local={k: torch.full_like(v, 0.5) for k, v in model.local_state().items()},
+    )
+
+
+def values(model) -> set[float]:
+    states = [*model.shared_state().values(), *model.local_state().values()]
+    return {value for state in states for value in state.unique().tolist()}
+
+
+def test_a_version_takes_shared_and_local_parameters_back(store, kept, personalise) -> None:
+    model = personalise()
+    store.load_into(model, kept)
+    assert all((value == 0.25).all() for value in model.shared_state().values())
+    assert all((value == 0.5).all() for value in model.local_state().values())
+
+
+def test_a_method_without_local_parameters_has_versions_too(store, personalise) -> None:
+    model = personalise(method="lora_fedavg")
+    version = save(store, recipe_hash=model.recipe.hash, shared=model.shared_state(), local={})
+    store.load_into(model, version)
+
+
+def test_a_version_of_another_recipe_is_refused(store, kept, personalise) -> None:
+    other = personalise(name="Another")
+    before = other.shared_state()
+    with pytest.raises(VersionError, match="belongs to another recipe"):
+        store.load_into(other, kept)
+    assert all(torch.equal(other.shared_state()[k], v) for k, v in before.items())
+
+
+@pytest.mark.parametrize("name", ["shared.safetensors", "local.safetensors"])
+@pytest.mark.parametrize("how", ["missing", "empty", "one bit"])
+def test_damaged_parameters_are_refused_and_none_is_loaded(
+    store, folder, kept, model, name: str, how: str
+) -> None:
+    path = folder / "0001" / name
+    content = bytearray(path.read_bytes())
+    if how == "missing":
+        path.unlink()
+    else:
+        content[-2] ^= 1
+        path.write_bytes(b"" if how == "empty" else content)
+    shared, local = model.shared_state(), model.local_state()
+    with pytest.raises(VersionError, match="version 1 is damaged.*earlier version"):
+        store.load_into(model, kept)
+    assert all(torch.equal(model.shared_state()[k], v) for k, v in shared.items())
+    assert all(torch.equal(model.local_state()[k], v) for k, v in local.items())
+
+
+def test_a_record_without_checksums_is_damaged(store, kept, model) -> None:
+    with pytest.raises(VersionError, match="is damaged"):
+        store.load_into(model, kept.model_copy(update={"sha256": {}}))
+
+
+def test_the_site_model_is_the_base_until_a_version_is_active(
+    tmp_path: Path, store, kept, model
+) -> None:
+    fresh, version = load_site_model(tmp_path, model.recipe)
+    assert version is None
+    assert not any(
+        value.any() for name, value in fresh.shared_state().items() if name.endswith("lora_b")
+    )
+    store.activate(kept.number)
+    loaded, version = load_site_model(tmp_path, model.recipe)
+    assert version == kept
+    assert values(loaded) == {0.25, 0.5}
+
+
+def test_the_site_model_ignores_a_version_of_another_recipe(
+    tmp_path: Path, store, kept, make_recipe
+) -> None:
+    store.activate(kept.number)
+    loaded, version = load_site_model(tmp_path, make_recipe(name="Another"))
+    assert version is None
+    assert values(loaded) != {0.25, 0.5}
+
+
+def test_the_site_model_says_when_its_version_is_damaged(
+    tmp_path: Path, store, folder, kept, model
+) -> None:
+    store.activate(kept.number)
+    (folder / "0001/local.safetensors").write_bytes(b"")
+    with pytest.raises(VersionError, match="damaged"):
+        load_site_model(tmp_path, model.recipe)
