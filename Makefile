@@ -25,7 +25,7 @@ endif
 
 # PYTEST_ARGS narrows a run down: make test PYTEST_ARGS="tests/imaging -x"
 test: $(INSTALLED)
-	scripts/with_display.sh $(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+	scripts/with_display.sh scripts/run_tests.sh $(BIN)/python $(PYTEST_ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

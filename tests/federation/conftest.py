@@ -1,5 +1,6 @@
 """Helpers of the federation tests."""
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,10 @@ import pytest
 from napari_fedsam.cases.case import NewCase, Structure
 from napari_fedsam.cases.store import CaseStore
 from napari_fedsam.personalization.recipe import MethodOptions, Recipe, TrainingOptions
+
+# Flower logs its mapping-like records as lone arguments, which logging cannot format; elsewhere
+# that is a line on standard error, pytest's handler makes it an exception.
+logging.getLogger("flwr").propagate = False
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +32,7 @@ def recipe() -> Recipe:
 def wait_until() -> Callable[..., None]:
     """Return a bounded wait: other processes answer when they are ready, not after a fixed time."""
 
-    def wait(condition: Callable[[], bool], seconds: float = 60.0, what: str = "") -> None:
+    def wait(condition: Callable[[], bool], seconds: float = 180.0, what: str = "") -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:

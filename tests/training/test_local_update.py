@@ -194,7 +194,7 @@ def update(personalise, make_sample, features):
 
 
 def test_every_case_comes_once_per_pass_in_a_new_order(update) -> None:
-    indices = sum(update(batch_size=2)._batches(30), [])
+    indices = [i for batch in update(batch_size=2)._batches(30) for i in batch]
     passes = [tuple(indices[i : i + 3]) for i in range(0, 60, 3)]
     assert all(sorted(one) == [0, 1, 2] for one in passes)
     assert len(set(passes)) > 1

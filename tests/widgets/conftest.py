@@ -66,7 +66,7 @@ def quick_base_model(monkeypatch):
 @pytest.fixture
 def viewer(make_napari_viewer):
     viewer = make_napari_viewer(show=True)
-    viewer.window._qt_window.resize(1200, 900)
+    viewer.window._qt_window.resize(900, 650)
     return viewer
 
 

@@ -274,7 +274,7 @@ def test_a_ct_has_presets(hands, widget, scan, tmp_path):
     presets.activated.emit(1)
     hands.rest()
     assert tuple(layer.contrast_limits) == (-1350, 150)
-    assert widget.scan_section.level_and_width.text() == "L -600  W 1500"
+    assert widget.scan_section.level_and_width.text() == "-600 / 1500"
 
 
 def test_masks_written_by_hand_are_read_back(scan, tmp_path):

@@ -46,7 +46,7 @@ class ScanSection(QWidget):
         self.presets.setToolTip("Window and level; the model sees what is shown")
         self.presets.activated.connect(self._preset_chosen)
         self.level_and_width = QLabel()
-        self.level_and_width.setToolTip("Level and width of the window")
+        self.level_and_width.setToolTip("Level / width of the window")
         self.planes = QButtonGroup(self)
         plane_buttons = []
         for axis, name in enumerate(PLANE_NAMES):
@@ -130,7 +130,7 @@ class ScanSection(QWidget):
 
     def _show_preset(self) -> None:
         window = self._view.window
-        self.level_and_width.setText(f"L {window.level:.4g}  W {window.width:.4g}")
+        self.level_and_width.setText(f"{_short(window.level)} / {_short(window.width)}")
         with QSignalBlocker(self.presets):
             custom = self.presets.findText(CUSTOM)
             if custom >= 0:
@@ -145,3 +145,8 @@ class ScanSection(QWidget):
     def _show_plane(self) -> None:
         if self._view.scan is not None:
             self.planes.button(self._view.slice.axis).setChecked(True)
+
+
+def _short(value: float) -> str:
+    """Write a number of stored units: whole where it is large."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
