@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flwr.supercore.logger import FLOWER_LOGGER
 
 from napari_fedsam.cases.case import NewCase, Structure
 from napari_fedsam.cases.store import CaseStore
@@ -14,7 +15,7 @@ from napari_fedsam.personalization.recipe import MethodOptions, Recipe, Training
 
 # Flower logs its mapping-like records as lone arguments, which logging cannot format; elsewhere
 # that is a line on standard error, pytest's handler makes it an exception.
-logging.getLogger("flwr").propagate = False
+FLOWER_LOGGER.setLevel(logging.WARNING)
 
 
 @pytest.fixture(scope="session")

@@ -65,7 +65,7 @@ def test_states_are_copies_of_what_is_owned(personalise) -> None:
     built = personalise()
     for owner, state in (("shared", built.shared_state()), ("local", built.local_state())):
         assert state.keys() == built.parameters_of(owner).keys()
-        for name, value in state.items():
+        for value in state.values():
             assert value.dtype == torch.float32
             assert not value.requires_grad
             value.fill_(123.0)
