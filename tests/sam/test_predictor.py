@@ -18,6 +18,8 @@ from napari_fedsam.sam.lite_medsam import LiteMedSam
 
 GOLDEN = Path(__file__).parent / "golden"
 Clicks = Callable[..., Prompts]
+# In the ellipse, near enough to its neighbour for both to be found from here.
+BESIDE_THE_JOINT = (100, 80)
 
 
 def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
@@ -71,15 +73,15 @@ def test_a_negative_click_corrects_what_came_before(ask, scene, clicks, both_wid
     before = ask(both_wide)
     x, y = scene.neighbour_centre
     assert before.mask[y, x]
-    answer = ask(clicks([scene.centre], [scene.neighbour_centre]), before)
+    answer = ask(clicks([BESIDE_THE_JOINT], [scene.neighbour_centre]), before)
     check_golden("click_and_negative_click", answer.mask)
     assert not answer.mask[y, x]
     assert dice(answer.mask, scene.ellipse) > 0.9
 
 
 def test_without_the_negative_click_nothing_is_corrected(ask, scene, clicks, both_wide) -> None:
-    answer = ask(clicks([scene.centre]), ask(both_wide))
-    assert dice(answer.mask, scene.ellipse) < 0.85
+    x, y = scene.neighbour_centre
+    assert ask(clicks([BESIDE_THE_JOINT]), ask(both_wide)).mask[y, x]
 
 
 def test_a_box_with_a_negative_click(ask, scene, clicks, both_wide) -> None:

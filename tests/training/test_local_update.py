@@ -96,7 +96,7 @@ def test_the_global_model_teaches_the_experts(personalise, samples, features) ->
 
 def test_the_loss_falls_when_two_cases_are_learnt_by_heart(personalise, samples, features) -> None:
     first = local_update(personalise(method="lora_fedavg"), samples, seed=0, cache=features)
-    model = personalise(method="lora_fedavg", epochs=6, learning_rate=3e-3)
+    model = personalise(method="lora_fedavg", epochs=12, learning_rate=1e-3)
     last = local_update(model, samples, seed=0, cache=features)
     assert last.loss < 0.6 * first.loss
 
@@ -159,7 +159,7 @@ def test_absent_structures_are_trained_on(
 def test_an_absent_structure_is_learnt_as_nothing_to_mark(personalise, absent, features) -> None:
     from napari_fedsam.sam import Predictor, Prompts
 
-    model = personalise(method="lora_fedavg", epochs=6, learning_rate=3e-3)
+    model = personalise(method="lora_fedavg", epochs=12, learning_rate=1e-3)
     local_update(model, [absent], seed=0, cache=features)
     predictor = Predictor(model)
     answer = predictor.predict(predictor.encode(absent.image), Prompts.none(), structure=3)
