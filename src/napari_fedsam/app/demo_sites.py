@@ -34,7 +34,7 @@ class DemoSize:
         Cases per site, at most.
     in_window : int
         Training cases that the first site annotates in the window.
-    epochs, local_epochs : float
+    epochs : float
         Passes per round.
     """
 
@@ -44,12 +44,11 @@ class DemoSize:
     held_out: int
     in_window: int
     epochs: float
-    local_epochs: float
 
 
-SAMPLE_SIZE = DemoSize(2, train=14, val=3, held_out=8, in_window=3, epochs=12, local_epochs=2)
-MANIFEST_SIZE = DemoSize(2, train=32, val=6, held_out=12, in_window=2, epochs=4, local_epochs=1)
-QUICK_SIZE = DemoSize(2, train=4, val=1, held_out=2, in_window=1, epochs=1, local_epochs=1)
+SAMPLE_SIZE = DemoSize(2, train=14, val=3, held_out=8, in_window=3, epochs=14)
+MANIFEST_SIZE = DemoSize(2, train=32, val=6, held_out=12, in_window=2, epochs=6)
+QUICK_SIZE = DemoSize(2, train=4, val=1, held_out=2, in_window=1, epochs=2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,10 +254,10 @@ def _recipe(name: str, structure: Structure, size: DemoSize, sites: int) -> Reci
         name=name,
         structures=(structure,),
         minimum_sites=sites,
+        rounds=size.rounds,
         # Few cases and little time: small batches and a high rate.
         training=TrainingOptions(
             epochs=size.epochs,
-            local_epochs=size.local_epochs,
             batch_size=2,
             learning_rate=1.2e-3,
         ),

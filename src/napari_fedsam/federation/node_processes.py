@@ -7,7 +7,7 @@ import socket
 import sys
 
 from napari_fedsam.federation.keys import write_private_file
-from napari_fedsam.federation.processes import ProcessTable, child_environment, flower_command
+from napari_fedsam.federation.processes import ProcessTable, child_environment
 from napari_fedsam.federation.profile import SiteProfile
 from napari_fedsam.federation.site_files import SITE_FOLDER_KEY, SiteFiles
 from napari_fedsam.files import make_private_folder, write_text_atomically
@@ -69,11 +69,11 @@ def start_node(
     table.start(
         SUPEREXEC,
         [
-            flower_command("flower-superexec"),
+            *(sys.executable, "-m", "napari_fedsam.federation.superexec"),
+            *("--node-pid", str(node.pid)),
             "--insecure",
             *("--runtime-api-address", f"127.0.0.1:{port}"),
             *("--superexec-auth-secret-file", str(secret)),
-            *("--parent-pid", str(node.pid)),
         ],
         environment,
         # The training runs below it, and must not slow down the window.

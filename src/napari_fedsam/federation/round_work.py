@@ -31,7 +31,7 @@ from napari_fedsam.sam.predictor import Predictor
 from napari_fedsam.sam.protocol import PromptableModel
 from napari_fedsam.sam.registry import load_model
 from napari_fedsam.training.evaluation import Evaluation, PromptKind, evaluate
-from napari_fedsam.training.feature_cache import FeatureCache
+from napari_fedsam.training.feature_cache import CachedEncoder, FeatureCache
 from napari_fedsam.training.local_update import local_update
 from napari_fedsam.training.samples import TrainingSample, samples_from_store
 from napari_fedsam.training.site_model import load_site_model
@@ -122,8 +122,10 @@ def train_round(content: RecordDict, files: SiteFiles) -> RecordDict:
         model,
         samples,
         seed=recipe.seed + number,
+        round_number=number,
         progress=progress_writer(files.status),
         cache=FeatureCache(files.feature_cache),
+        resume=files.unfinished_training,
     )
     _keep_pending(model.local_state(), files, number, recipe.hash)
     joined = SiteStatus.read(files.status).rounds_joined + 1
@@ -143,11 +145,12 @@ def train_round(content: RecordDict, files: SiteFiles) -> RecordDict:
 
 
 def judge_round(content: RecordDict, files: SiteFiles) -> RecordDict:
-    """Judge the aggregated parameters with this site's local ones on its held-out cases.
+    """Fit this site's local parameters to the aggregated ones, and judge both together.
 
-    The personalised model is saved as a version. It becomes the active one when its Dice, the mean
-    over the kinds of prompt, is not below that of the model in use (the base model before the
-    first version). Without held-out cases it is saved and not activated.
+    The personalised model is judged on the held-out cases and saved as a version. It becomes the
+    active one when its Dice, the mean over the kinds of prompt, is not below that of the model in
+    use (the base model before the first version). Without held-out cases it is saved and not
+    activated.
 
     Parameters
     ----------
@@ -168,18 +171,30 @@ def judge_round(content: RecordDict, files: SiteFiles) -> RecordDict:
     """
     recipe = _agreed_recipe(content, files)
     number = round_of(content)
-    message = "Judging the new model on this site's held-out cases."
-    update_status(files.status, phase=Phase.TRAINING, progress=1.0, round=number, message=message)
+    message = "Fitting the new model to this site and judging it on held-out cases."
+    update_status(files.status, phase=Phase.TRAINING, progress=0.0, round=number, message=message)
+    cache = FeatureCache(files.feature_cache)
     model, active = load_site_model(files.site, recipe)
     received = read_shared(content, model.shared_spec())
     held_out = samples_from_store(CaseStore(files.cases), recipe, "val")
     # Before the first version the site uses the base model itself.
-    present = _judge(model if active else load_model(recipe.base_model), held_out)
+    present = _judge(model if active else load_model(recipe.base_model), held_out, cache)
     model.load_shared(received)
     pending = _pending(files, number, recipe.hash)
     if pending is not None:
         model.load_local(pending)
-    candidate = _judge(model, held_out)
+    samples = samples_from_store(CaseStore(files.cases), recipe, "train")
+    if samples:
+        local_update(
+            model,
+            samples,
+            seed=recipe.seed + number,
+            moment="personalise",
+            round_number=number,
+            progress=progress_writer(files.status),
+            cache=cache,
+        )
+    candidate = _judge(model, held_out, cache)
     dice: dict[str, float | None] = {kind: candidate.mean_dice(kind) for kind in _PROMPTS}
 
     versions = VersionStore(files.versions)
@@ -238,8 +253,11 @@ def _pending(files: SiteFiles, number: int, recipe_hash: str) -> dict[str, Tenso
         return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - it is no mapping
 
 
-def _judge(model: PromptableModel, held_out: Sequence[TrainingSample]) -> Evaluation:
-    return evaluate(Predictor(model), held_out, _PROMPTS)
+def _judge(
+    model: PromptableModel, held_out: Sequence[TrainingSample], cache: FeatureCache
+) -> Evaluation:
+    encode = CachedEncoder(model, cache).encode
+    return evaluate(Predictor(model), held_out, _PROMPTS, encode=encode)
 
 
 def _mean(evaluation: Evaluation) -> float | None:

@@ -87,6 +87,11 @@ class SiteFiles:
         return self.folder / "pending.safetensors"
 
     @property
+    def unfinished_training(self) -> Path:
+        """Return the state of a training that was interrupted."""
+        return self.folder / "training.safetensors"
+
+    @property
     def lock(self) -> Path:
         """Return the lock held by the program that has joined with this folder."""
         return self.folder / "site.lock"

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from napari_fedsam.federation.site_state import Phase
 from napari_fedsam.files import write_text_atomically
+from napari_fedsam.training.progress import Progress
 
 
 class SiteStatus(BaseModel):
@@ -58,14 +59,14 @@ def update_status(path: Path, **changes: Any) -> SiteStatus:
     return status
 
 
-def progress_writer(path: Path, *, step: float = 0.02) -> Callable[[float], None]:
-    """Return a progress callback (0..1) that writes the status whenever `step` more is done."""
+def progress_writer(path: Path, *, step: float = 0.02) -> Callable[[Progress], None]:
+    """Return a progress callback that writes the status whenever `step` (0..1) more is done."""
     written = -1.0
 
-    def write(progress: float) -> None:
+    def write(progress: Progress) -> None:
         nonlocal written
-        if progress - written >= step or progress >= 1.0 > written:
-            written = progress
-            update_status(path, progress=min(progress, 1.0))
+        if progress.fraction - written >= step or progress.fraction >= 1.0 > written:
+            written = progress.fraction
+            update_status(path, progress=min(progress.fraction, 1.0))
 
     return write

@@ -15,6 +15,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from napari_fedsam.federation.node_guard import NodeGuard
+from napari_fedsam.federation.parent_watch import end_with
 from napari_fedsam.federation.site_files import SiteFiles
 
 _LOCK_SECONDS = 5.0
@@ -29,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--hold-lock", action="store_true", help="own the site's folder")
     own, flower_arguments = parser.parse_known_args(arguments)
 
+    if own.parent_pid is not None:
+        end_with(own.parent_pid)
     files = SiteFiles(own.site_folder)
     lock = FileLock(files.lock, timeout=_LOCK_SECONDS)
     if own.hold_lock:
@@ -37,12 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     guard.install()
     guard.self_test()
 
-    from flwr.supercore.app_utils import start_parent_process_monitor
     from flwr.supercore.exit import ExitCode, flwr_exit
     from flwr.supernode.cli import flower_supernode
 
-    if own.parent_pid is not None:
-        start_parent_process_monitor(own.parent_pid)
     sys.argv = ["flower-supernode", *flower_arguments]
     flower_supernode()
     # Flower returns here after an unexpected error and would leave its local server running.

@@ -4,8 +4,6 @@ Experts and gate are local parameters: they stay on the site. The output begins 
 insertion leaves the base model as it was.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -38,6 +36,8 @@ class MixtureOfExperts(nn.Module):
         self.up = nn.Parameter(torch.zeros(experts, width, hidden))
         for expert in self.down:
             nn.init.xavier_uniform_(expert)
+        # Of the last forward pass; 1 when all experts answer equally often.
+        self.imbalance: torch.Tensor | None = None
 
     def gate_weights(self, x: torch.Tensor) -> torch.Tensor:
         """Return the experts' weights for tokens (B, n, d): (B, 1 or n, experts), summing to 1."""
@@ -47,9 +47,16 @@ class MixtureOfExperts(nn.Module):
         sparse = torch.zeros_like(weights).scatter(-1, chosen, kept)
         return sparse / sparse.sum(dim=-1, keepdim=True)
 
+    def _imbalance(self, weights: torch.Tensor) -> torch.Tensor:
+        """Return experts * sum(share of answers * mean weight), as in Switch Transformers."""
+        used = (weights > 0).float().mean(dim=(0, 1)) / self.top_k
+        return len(used) * (used * weights.mean(dim=(0, 1))).sum()
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map tokens (B, n, d) to (B, n, d)."""
-        weights = self.gate_weights(x).to(x.dtype)
+        weights = self.gate_weights(x)
+        self.imbalance = self._imbalance(weights) if torch.is_grad_enabled() else None
+        weights = weights.to(x.dtype)
         experts, hidden, width = self.down.shape
         # All experts as one wide bottleneck: two matrix products, then the gate in between.
         activity = F.gelu(
@@ -87,17 +94,3 @@ class MlpWithExperts(nn.Module):
         tokens = self.mlp.norm(x) if self.norm_inside else x  # type: ignore[operator]
         answer: torch.Tensor = self.experts(tokens.reshape(len(x), -1, x.shape[-1]))
         return base + answer.reshape(base.shape)
-
-
-@contextmanager
-def experts_bypassed(model: nn.Module) -> Iterator[None]:
-    """Answer as the global model does: every mixture of experts is left out."""
-    layers = [module for module in model.modules() if isinstance(module, MlpWithExperts)]
-    before = [layer.bypassed for layer in layers]
-    for layer in layers:
-        layer.bypassed = True
-    try:
-        yield
-    finally:
-        for layer, value in zip(layers, before, strict=True):
-            layer.bypassed = value

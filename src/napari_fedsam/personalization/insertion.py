@@ -1,4 +1,4 @@
-"""Putting modules into an image encoder's last transformer blocks.
+"""Putting modules into an image encoder's transformer blocks and into the mask decoder.
 
 TinyViT (LiteMedSAM) and ViT (segment-anything) differ in where attention and MLP sit and in how
 the query-key-value projection is laid out; the rest of the package need not know.
@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from napari_fedsam.personalization.adapters import AttentionWithAdapter, MlpWithAdapter
 from napari_fedsam.personalization.errors import RecipeError
 from napari_fedsam.personalization.experts import MixtureOfExperts, MlpWithExperts
-from napari_fedsam.personalization.lora import LoraQkv, QkvLayout
+from napari_fedsam.personalization.lora import LoraLinear, LoraQkv, QkvLayout
+from napari_fedsam.personalization.method_options import MethodOptions
 from napari_fedsam.personalization.methods import Method
-from napari_fedsam.personalization.recipe import MethodOptions
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,11 @@ class _BlockKind:
 
     layout: QkvLayout
     mlp_has_norm: bool
+    norm: type[nn.Module]
 
 
-_TINY_VIT = _BlockKind("per_head", mlp_has_norm=True)
-_VIT = _BlockKind("blocks", mlp_has_norm=False)
+_TINY_VIT = _BlockKind("per_head", mlp_has_norm=True, norm=nn.BatchNorm2d)
+_VIT = _BlockKind("blocks", mlp_has_norm=False, norm=nn.LayerNorm)
 
 
 def transformer_blocks(encoder: nn.Module) -> list[nn.Module]:
@@ -37,7 +39,7 @@ def transformer_blocks(encoder: nn.Module) -> list[nn.Module]:
 
 
 def insert_modules(encoder: nn.Module, method: Method, options: MethodOptions) -> None:
-    """Insert a method's modules into the encoder's last blocks, in place.
+    """Insert a method's modules into the encoder, in place: adapters everywhere, others last.
 
     Raises
     ------
@@ -51,25 +53,58 @@ def insert_modules(encoder: nn.Module, method: Method, options: MethodOptions) -
             f"{len(blocks)}: lower 'blocks'."
         )
     for block in blocks[-options.blocks :]:
-        kind = _TINY_VIT if hasattr(block.mlp, "norm") else _VIT
-        width = int(block.attn.qkv.in_features)  # type: ignore[union-attr,arg-type]
-        if method.inserts_lora:
-            _insert_lora(block.attn, kind, options)  # type: ignore[arg-type]
-        if method.inserts_experts:
-            _insert_experts(block, width, kind, options)
+        if "lora" in method.inserts:
+            _insert_lora(block, options)
+        if "experts" in method.inserts:
+            _insert_experts(block, options)
+    for block in blocks if "adapters" in method.inserts else []:
+        _insert_adapters(block)
 
 
-def _insert_lora(attention: nn.Module, kind: _BlockKind, options: MethodOptions) -> None:
-    attention.qkv = LoraQkv(
-        attention.qkv,  # type: ignore[arg-type]
-        heads=int(attention.num_heads),  # type: ignore[arg-type]
+def insert_decoder_lora(decoder: nn.Module, options: MethodOptions) -> None:
+    """Give the queries and values of the decoder's attention layers low-rank updates."""
+    layers = [module for module in decoder.modules() if hasattr(module, "q_proj")]
+    for layer in layers:
+        for name in ("q_proj", "v_proj"):
+            projection = getattr(layer, name)
+            update = LoraLinear(projection, rank=options.lora_rank, alpha=options.lora_alpha)
+            setattr(layer, name, update)
+
+
+def normalisation_layers(encoder: nn.Module, blocks: int) -> list[nn.Module]:
+    """Return the norms of the last blocks: batch norms in TinyViT, layer norms in ViT."""
+    return [
+        module
+        for block in transformer_blocks(encoder)[-blocks:]
+        for module in block.modules()
+        if isinstance(module, _kind(block).norm)
+    ]
+
+
+def _kind(block: nn.Module) -> _BlockKind:
+    # Whatever is inserted beside the MLP keeps it under this name.
+    mlp = getattr(block.mlp, "mlp", block.mlp)
+    return _TINY_VIT if hasattr(mlp, "norm") else _VIT
+
+
+def _width(block: nn.Module) -> int:
+    return int(block.attn.qkv.in_features)  # type: ignore[union-attr,arg-type]
+
+
+def _insert_lora(block: nn.Module, options: MethodOptions) -> None:
+    attention = block.attn
+    attention.qkv = LoraQkv(  # type: ignore[union-attr]
+        attention.qkv,  # type: ignore[union-attr,arg-type]
+        heads=int(attention.num_heads),  # type: ignore[union-attr,arg-type]
         rank=options.lora_rank,
         alpha=options.lora_alpha,
-        layout=kind.layout,
+        targets=options.lora_targets,
+        layout=_kind(block).layout,
     )
 
 
-def _insert_experts(block: nn.Module, width: int, kind: _BlockKind, options: MethodOptions) -> None:
+def _insert_experts(block: nn.Module, options: MethodOptions) -> None:
+    width = int(block.attn.proj.out_features)  # type: ignore[union-attr,arg-type]
     experts = MixtureOfExperts(
         width,
         experts=options.experts,
@@ -77,4 +112,11 @@ def _insert_experts(block: nn.Module, width: int, kind: _BlockKind, options: Met
         top_k=options.top_k,
         gate=options.gate,
     )
+    kind = _kind(block)
     block.mlp = MlpWithExperts(block.mlp, experts, norm_inside=kind.mlp_has_norm)  # type: ignore[arg-type]
+
+
+def _insert_adapters(block: nn.Module) -> None:
+    width, kind = _width(block), _kind(block)
+    block.mlp = MlpWithAdapter(block.mlp, width, norm_inside=kind.mlp_has_norm)  # type: ignore[arg-type]
+    block.attn = AttentionWithAdapter(block.attn, width)  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
-"""Low-rank updates of the queries and values (LoRA, Hu et al. 2022)."""
+"""Low-rank updates (LoRA, Hu et al. 2022, arXiv 2106.09685). They begin at zero."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -8,12 +9,11 @@ from torch import nn
 from torch.nn import functional as F
 
 QkvLayout = Literal["per_head", "blocks"]
+_QKV = ("q", "k", "v")
 
 
 class LoraQkv(nn.Module):
-    """A frozen query-key-value projection with low-rank updates of its queries and values.
-
-    The output at the start equals the projection's: `lora_b` begins at zero.
+    """A frozen query-key-value projection with low-rank updates of some of the three.
 
     Parameters
     ----------
@@ -25,13 +25,22 @@ class LoraQkv(nn.Module):
         Rank r of each update.
     alpha : float
         Scale: the update is multiplied by alpha / r.
+    targets : sequence of {"q", "k", "v"}
+        What is updated.
     layout : {"per_head", "blocks"}
         Order of the outputs: TinyViT lays out [q | k | v] for each head in turn, ViT all queries,
         then all keys, then all values.
     """
 
     def __init__(
-        self, projection: nn.Linear, *, heads: int, rank: int, alpha: float, layout: QkvLayout
+        self,
+        projection: nn.Linear,
+        *,
+        heads: int,
+        rank: int,
+        alpha: float,
+        targets: Sequence[Literal["q", "k", "v"]],
+        layout: QkvLayout,
     ) -> None:
         super().__init__()
         width = projection.in_features
@@ -39,24 +48,57 @@ class LoraQkv(nn.Module):
         self.heads = heads
         self.layout = layout
         self.scale = alpha / rank
-        # Queries and values have a pair each: rows 0 and 1.
-        self.lora_a = nn.Parameter(torch.empty(2, rank, width))
-        self.lora_b = nn.Parameter(torch.zeros(2, projection.out_features // 3, rank))
-        for row in self.lora_a:
-            nn.init.kaiming_uniform_(row, a=math.sqrt(5))
+        self.targets = tuple(name for name in _QKV if name in targets)
+        # One pair of matrices per target, in the order q, k, v.
+        self.lora_a = nn.Parameter(torch.empty(len(self.targets), rank, width))
+        self.lora_b = nn.Parameter(
+            torch.zeros(len(self.targets), projection.out_features // 3, rank)
+        )
+        _begin(self.lora_a)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Project (..., d) to (..., 3 * d)."""
         base: torch.Tensor = self.projection(x)
-        queries, values = (
-            F.linear(F.linear(x, a), b) * self.scale
-            for a, b in zip(self.lora_a, self.lora_b, strict=True)
-        )
-        keys = torch.zeros_like(queries)
-        update = torch.stack([queries, keys, values], dim=-2)
+        updates = {
+            name: F.linear(F.linear(x, a), b) * self.scale
+            for name, a, b in zip(self.targets, self.lora_a, self.lora_b, strict=True)
+        }
+        nothing = torch.zeros_like(next(iter(updates.values())))
+        update = torch.stack([updates.get(name, nothing) for name in _QKV], dim=-2)
         if self.layout == "per_head":
             # (..., 3, heads * d_h) -> (..., heads, 3, d_h)
             update = update.unflatten(-1, (self.heads, -1)).transpose(-2, -3)
             update = update.flatten(-2)
         projected: torch.Tensor = base + update.flatten(-2)
         return projected
+
+
+class LoraLinear(nn.Module):
+    """A frozen linear layer with a low-rank update.
+
+    Parameters
+    ----------
+    projection : torch.nn.Linear
+    rank : int
+        Rank r of the update.
+    alpha : float
+        Scale: the update is multiplied by alpha / r.
+    """
+
+    def __init__(self, projection: nn.Linear, *, rank: int, alpha: float) -> None:
+        super().__init__()
+        self.projection = projection
+        self.scale = alpha / rank
+        self.lora_a = nn.Parameter(torch.empty(rank, projection.in_features))
+        self.lora_b = nn.Parameter(torch.zeros(projection.out_features, rank))
+        _begin(self.lora_a[None])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Project (..., in) to (..., out)."""
+        base: torch.Tensor = self.projection(x)
+        return base + F.linear(F.linear(x, self.lora_a), self.lora_b) * self.scale
+
+
+def _begin(matrices: torch.Tensor) -> None:
+    for matrix in matrices:
+        nn.init.kaiming_uniform_(matrix, a=math.sqrt(5))

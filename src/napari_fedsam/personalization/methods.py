@@ -1,7 +1,8 @@
 """Methods, each a short declaration on one mechanism.
 
 A method says which modules it inserts, which parameters are shared and which local (the rest is
-frozen), and in which phases a local update runs.
+frozen), and in which phases a local update runs. Phases before the exchange train what is sent;
+phases after the aggregation fit the local parameters to the new shared ones, which are then held.
 """
 
 from dataclasses import dataclass
@@ -9,30 +10,43 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from napari_fedsam.personalization.errors import RecipeError
-from napari_fedsam.personalization.recipe import MethodOptions
+from napari_fedsam.personalization.method_options import MethodOptions
 
 Owner = Literal["frozen", "shared", "local"]
+Module = Literal["lora", "experts", "adapters"]
+Trains = Literal["shared", "local", "both"]
 
-STRUCTURE_TOKENS = "structure_embeddings.*"
+_TOKENS = "structure_embeddings.*"
 _DECODER = "mask_decoder.*"
-_LORA = "*.lora_[ab]"
-_EXPERTS = "*.experts.*"
+_LORA = "image_encoder.*.lora_[ab]"
+_EXPERTS = "image_encoder.*.experts.*"
+_ADAPTERS = "image_encoder.*_adapter.*"
+# Where a personalised model keeps its copies of shared parameters.
+COPIES = "local_copies"
+_EVERYTHING = ("image_encoder.*", "prompt_encoder.*", _DECODER)
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One stage of a local update.
+    """One stage of a site's training in a round.
 
     Parameters
     ----------
-    trains : {"shared", "local"}
+    trains : {"shared", "local", "both"}
         The parameters that move; the others are held.
+    personal : bool
+        Whether the personalised model learns, or the global one (local modules left out).
     distils : bool
-        Whether the global model (experts bypassed) teaches the personalised one.
+        Whether the global model teaches the personalised one.
+    proximal : bool
+        Whether the parameters are held near where they started or, where they are a site's own
+        copies of shared ones, near those.
     """
 
-    trains: Literal["shared", "local"]
+    trains: Trains
+    personal: bool = True
     distils: bool = False
+    proximal: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,66 +59,253 @@ class Method:
         What recipes say.
     title : str
         What people read.
-    inserts_lora, inserts_experts : bool
-        The modules put into the encoder's last blocks.
-    shared, local : tuple of str
-        Patterns of parameter names.
-    phases : tuple of Phase
-        In the order in which a local update runs them.
+    source : str
+        The paper it follows.
+    shared : tuple of str
+        Patterns of parameter names; the decoder and the tokens follow the options.
+    update : tuple of Phase
+        What a site trains before the exchange, in this order.
+    inserts : set of {"lora", "experts", "adapters"}
+        Modules put into the encoder: LoRA and experts into its last blocks, adapters into all.
+    personalise : tuple of Phase
+        What a site trains after the aggregation.
+    finale : tuple of Phase
+        What it trains after the last round's, with the passes that `personalise` would have had
+        in all rounds.
+    copies : {"none", "kept", "restarted"}
+        Whether a site has a copy of its own of every shared parameter, and whether new shared
+        parameters leave the copies as they are or take their place.
+    decoder : {"frozen", "shared", "local"}, optional
+        Where the method itself says who owns the decoder.
+    local_norms : bool
+        Whether the normalisation layers' weights are local (batch norms where there are any).
+    low_level : bool
+        Whether only modules in the first half of the encoder's blocks are shared.
+    aggregation : {"average", "similarity"}
+        How the coordinator combines updates.
+    federates : bool
+        False for a comparison that exchanges nothing.
+    pooled : bool
+        Whether one trainer sees all sites' cases: a comparison, too.
+    options : set of str
+        Options that it uses beside those of its modules.
     """
 
     name: str
     title: str
-    inserts_lora: bool
-    inserts_experts: bool
+    source: str
     shared: tuple[str, ...]
-    local: tuple[str, ...]
-    phases: tuple[Phase, ...]
+    update: tuple[Phase, ...]
+    inserts: frozenset[Module] = frozenset()
+    personalise: tuple[Phase, ...] = ()
+    finale: tuple[Phase, ...] = ()
+    copies: Literal["none", "kept", "restarted"] = "none"
+    decoder: Owner | None = None
+    local_norms: bool = False
+    low_level: bool = False
+    aggregation: Literal["average", "similarity"] = "average"
+    federates: bool = True
+    pooled: bool = False
+    options: frozenset[str] = frozenset()
 
     def owner(self, parameter: str, options: MethodOptions) -> Owner:
         """Return who owns a parameter, by its name in the personalised model."""
-        if fnmatchcase(parameter, _DECODER) and _DECODER not in self.shared:
-            return options.decoder
-        if any(fnmatchcase(parameter, pattern) for pattern in self.local):
-            return "local"
-        if any(fnmatchcase(parameter, pattern) for pattern in self.shared):
-            return "shared"
-        return "frozen"
+        owner = self._owner(parameter, options)
+        return "local" if owner == "shared" and not self.federates and not self.pooled else owner
 
+    def _owner(self, parameter: str, options: MethodOptions) -> Owner:
+        if fnmatchcase(parameter, f"{COPIES}.*"):
+            return "local"
+        if fnmatchcase(parameter, _EXPERTS):
+            return options.expert_owner
+        if fnmatchcase(parameter, _TOKENS):
+            return options.structure_tokens
+        if fnmatchcase(parameter, _DECODER):
+            return self._decoder_owner(parameter, options)
+        return "shared" if any(fnmatchcase(parameter, p) for p in self.shared) else "frozen"
+
+    def _decoder_owner(self, parameter: str, options: MethodOptions) -> Owner:
+        if self.decoder is not None:
+            return self.decoder
+        if options.decoder == "lora":
+            return "shared" if fnmatchcase(parameter, "*.lora_[ab]") else "frozen"
+        return options.decoder
+
+    def copied(self, parameter: str, options: MethodOptions) -> bool:
+        """Whether a site has a copy of its own of a shared parameter."""
+        if self.copies != "none":
+            return True
+        return options.personal_decoder and fnmatchcase(parameter, _DECODER)
+
+    def check_options(self, options: MethodOptions) -> None:
+        """Refuse options that this method has no use for.
+
+        Raises
+        ------
+        ValueError
+            Naming the first of them.
+        """
+        plain = MethodOptions()
+        used = self.options | _COMMON.union(*(_OPTIONS_OF[module] for module in self.inserts))
+        if self.decoder is not None:
+            used = used - {"decoder", "personal_decoder"}
+        for name in MethodOptions.model_fields:
+            if name not in used and getattr(options, name) != getattr(plain, name):
+                raise ValueError(
+                    f"the method {self.name} has no use for the option {name}: leave it out"
+                )
+
+
+_COMMON = frozenset({"blocks", "decoder", "structure_tokens"})
+_OPTIONS_OF: dict[Module, frozenset[str]] = {
+    "lora": frozenset({"lora_rank", "lora_alpha", "lora_targets"}),
+    "experts": frozenset(
+        {"experts", "expert_width", "top_k", "gate", "expert_owner", "load_balance"}
+    ),
+    "adapters": frozenset(),
+}
+_FEDAVG = "McMahan et al. 2017, arXiv 1602.05629"
+_FEDFMS = "FedFMS, MICCAI 2024"
+_PFEDSAM = "our interpretation of personalised federated SAM, arXiv 2509.15638"
+_LORA_ONLY = frozenset[Module]({"lora"})
 
 METHODS = {
     method.name: method
     for method in (
-        # Our interpretation of personalised federated SAM (arXiv 2509.15638): low-rank updates
-        # are aggregated, experts stay; first the shared part learns with the experts bypassed,
-        # then the experts learn under the shared part's guidance.
         Method(
             "pfedsam",
             "Personalised federated SAM",
-            inserts_lora=True,
-            inserts_experts=True,
-            shared=(_LORA, STRUCTURE_TOKENS),
-            local=(_EXPERTS,),
-            phases=(Phase("shared"), Phase("local", distils=True)),
+            _PFEDSAM,
+            inserts=frozenset({"lora", "experts"}),
+            shared=(_LORA,),
+            update=(Phase("shared", personal=False),),
+            personalise=(Phase("local", distils=True),),
+            options=frozenset({"temperature", "distillation", "personal_decoder"}),
+        ),
+        Method(
+            "fedsam",
+            "FedSAM: every parameter shared",
+            _FEDFMS,
+            shared=_EVERYTHING,
+            update=(Phase("shared"),),
+            decoder="shared",
+        ),
+        Method(
+            "fedmsa",
+            "FedMSA: Medical SAM Adapters and the decoder shared",
+            _FEDFMS,
+            inserts=frozenset({"adapters"}),
+            shared=(_ADAPTERS,),
+            update=(Phase("shared"),),
+            decoder="shared",
         ),
         Method(
             "lora_fedavg",
             "LoRA with federated averaging",
-            inserts_lora=True,
-            inserts_experts=False,
-            shared=(_LORA, STRUCTURE_TOKENS),
-            local=(),
-            phases=(Phase("shared"),),
+            _FEDAVG,
+            inserts=_LORA_ONLY,
+            shared=(_LORA,),
+            update=(Phase("shared"),),
         ),
-        # FedFMS's FedSAM: every parameter is trained and shared.
         Method(
-            "fedsam",
-            "FedSAM (every parameter shared)",
-            inserts_lora=False,
-            inserts_experts=False,
-            shared=("image_encoder.*", "prompt_encoder.*", _DECODER, STRUCTURE_TOKENS),
-            local=(),
-            phases=(Phase("shared"),),
+            "lora_fedavg_ft",
+            "LoRA with federated averaging, then local fine-tuning",
+            _FEDAVG,
+            inserts=_LORA_ONLY,
+            shared=(_LORA,),
+            update=(Phase("shared", personal=False),),
+            finale=(Phase("local"),),
+            copies="restarted",
+        ),
+        Method(
+            "local",
+            "Each site alone",
+            "no exchange",
+            inserts=_LORA_ONLY,
+            shared=(_LORA,),
+            update=(Phase("local"),),
+            federates=False,
+        ),
+        Method(
+            "centralised",
+            "All sites' cases in one place, LoRA",
+            "no federation",
+            inserts=_LORA_ONLY,
+            shared=(_LORA,),
+            update=(Phase("shared"),),
+            federates=False,
+            pooled=True,
+        ),
+        Method(
+            "centralised_fedmsa",
+            "All sites' cases in one place, the modules of FedMSA",
+            "no federation",
+            inserts=frozenset({"adapters"}),
+            shared=(_ADAPTERS,),
+            update=(Phase("shared"),),
+            decoder="shared",
+            federates=False,
+            pooled=True,
+        ),
+        Method(
+            "fedprox",
+            "FedProx: federated averaging with a proximal term",
+            "Li et al. 2020, arXiv 1812.06127",
+            inserts=_LORA_ONLY,
+            shared=(_LORA,),
+            update=(Phase("shared", proximal=True),),
+            options=frozenset({"proximal"}),
+        ),
+        Method(
+            "fedper",
+            "FedPer: local decoder, trained together with the rest",
+            "Arivazhagan et al. 2019, arXiv 1912.00818",
+            inserts=_LORA_ONLY,
+            shared=(_LORA,),
+            update=(Phase("both"),),
+            decoder="local",
+        ),
+        Method(
+            "fedrep",
+            "FedRep: local decoder, trained before the rest",
+            "Collins et al. 2021, arXiv 2102.07078",
+            inserts=_LORA_ONLY,
+            shared=(_LORA,),
+            update=(Phase("local"), Phase("shared")),
+            decoder="local",
+        ),
+        Method(
+            "ditto",
+            "Ditto: a personal model held near the shared one",
+            "Li et al. 2021, arXiv 2012.04221",
+            inserts=_LORA_ONLY,
+            shared=(_LORA,),
+            update=(Phase("shared", personal=False),),
+            personalise=(Phase("local", proximal=True),),
+            copies="kept",
+            options=frozenset({"proximal"}),
+        ),
+        Method(
+            "local_norm",
+            "Local normalisation layers",
+            "after FedBN, Li et al. 2021, arXiv 2102.07623",
+            inserts=_LORA_ONLY,
+            shared=(_LORA,),
+            update=(Phase("both"),),
+            local_norms=True,
+        ),
+        # Our reading of the abstract: low-level adapters are uploaded, and a site receives an
+        # average weighted by how alike the sites' updates are.
+        Method(
+            "fedsca",
+            "Similarity-guided aggregation of low-level adapters",
+            "after FedSCA, arXiv 2503.15390 (our reading of the abstract)",
+            inserts=frozenset({"adapters"}),
+            shared=(_ADAPTERS,),
+            update=(Phase("both"),),
+            decoder="local",
+            low_level=True,
+            aggregation="similarity",
         ),
     )
 }

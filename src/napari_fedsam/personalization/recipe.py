@@ -7,95 +7,69 @@ Both ends compare its hash and refuse to work under different ones.
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from napari_fedsam.cases.case import Structure
 from napari_fedsam.files import write_text_atomically
 from napari_fedsam.personalization.errors import RecipeError
-
-Owner = Literal["frozen", "shared", "local"]
-_Share = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-class _Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+from napari_fedsam.personalization.method_options import MethodOptions, Options, Share
+from napari_fedsam.personalization.methods import method_named
 
 
-class MethodOptions(_Options):
-    """Options of the inserted modules.
+class PromptShares(Options):
+    """How often training asks without a prompt, with a box, and with clicks.
 
     Attributes
     ----------
-    blocks : int
-        How many of the encoder's last transformer blocks carry inserted modules. The blocks
-        before them are frozen, so that their output is computed once per image.
-    lora_rank, lora_alpha : int, float
-        Rank r and scale alpha / r of the low-rank updates of the queries and values
-        (Hu et al. 2022, LoRA).
-    experts, expert_width, top_k : int
-        Number of bottleneck experts, their hidden width, and how many answer (the rest of the
-        softmax gate is cut off).
-    gate : {"image", "token"}
-        Whether the gate decides once per image or for every token.
-    decoder : {"frozen", "shared", "local"}
-        Who owns the mask decoder.
-    temperature, distillation : float
-        T and alpha of the distillation term alpha * T^2 * KL(teacher || student).
+    none, box, click : float in 0..1
+        The weights of the losses; they sum to 1.
     """
 
-    blocks: int = Field(default=2, ge=1)
-    lora_rank: int = Field(default=8, ge=1)
-    lora_alpha: float = Field(default=8.0, gt=0)
-    experts: int = Field(default=4, ge=1)
-    expert_width: int = Field(default=32, ge=1)
-    top_k: int = Field(default=2, ge=1)
-    gate: Literal["image", "token"] = "image"
-    decoder: Owner = "shared"
-    temperature: float = Field(default=2.0, gt=0)
-    distillation: float = Field(default=0.5, ge=0)
+    none: Share = 0.6
+    box: Share = 0.2
+    click: Share = 0.2
 
     @model_validator(mode="after")
-    def _check_top_k(self) -> Self:
-        if self.top_k > self.experts:
-            raise ValueError(
-                f"top_k is {self.top_k} but there are only {self.experts} experts: lower top_k"
-            )
+    def _check_sum(self) -> Self:
+        if abs(self.none + self.box + self.click - 1) > 1e-6:
+            raise ValueError("none, box and click must sum to 1")
         return self
 
 
-class TrainingOptions(_Options):
+class TrainingOptions(Options):
     """How a site trains in one round.
 
     Attributes
     ----------
     epochs : float
-        Passes over the site's training cases per round, in the shared phase.
-    local_epochs : float
-        Passes in the local phase of a method that has one.
+        Passes over the site's training images per round, all phases together.
+    local_share : float in 0..1
+        The share of the passes that goes to local parameters, in methods that train shared and
+        local parameters in turn.
     learning_rate : float
-        Peak of AdamW's learning rate (short warm-up, then cosine).
+        Peak of AdamW's learning rate (short warm-up, then cosine) in the first round; later
+        rounds start lower, along half a cosine to a tenth over the recipe's rounds.
     batch_size : int
-        Cases per step.
-    proposal_weight : float in 0..1
-        Weight of the no-prompt loss; the box-prompt loss has the rest.
+        Images per step.
+    prompts : PromptShares
     box_jitter : float in 0..1
         Largest shift of a simulated box's edge, as a fraction of the box's side.
     augmentations : int
-        Cached variants per case beside the original (flips and contrast).
+        Cached variants per image beside the original (flips and contrast).
     """
 
-    epochs: float = Field(default=4, gt=0)
-    local_epochs: float = Field(default=2, ge=0)
+    epochs: float = Field(default=6, gt=0)
+    local_share: Share = 1 / 3
     learning_rate: float = Field(default=5e-4, gt=0)
     batch_size: int = Field(default=4, ge=1)
-    proposal_weight: _Share = 0.6
-    box_jitter: _Share = 0.1
+    prompts: PromptShares = PromptShares()
+    box_jitter: Share = 0.1
     augmentations: int = Field(default=1, ge=0)
 
 
-class Recipe(_Options):
+class Recipe(Options):
     """What every site has agreed on.
 
     Attributes
@@ -110,6 +84,8 @@ class Recipe(_Options):
         With distinct values.
     options : MethodOptions
     training : TrainingOptions
+    rounds : int
+        Rounds that the federation means to run; the learning rate falls over them.
     minimum_sites : int
         Sites that must reply before a round counts.
     minimum_cases : int
@@ -124,6 +100,7 @@ class Recipe(_Options):
     structures: tuple[Structure, ...] = Field(min_length=1)
     options: MethodOptions = MethodOptions()
     training: TrainingOptions = TrainingOptions()
+    rounds: int = Field(default=10, ge=1)
     minimum_sites: int = Field(default=2, ge=1)
     minimum_cases: int = Field(default=1, ge=1)
     seed: int = 0
@@ -133,6 +110,11 @@ class Recipe(_Options):
         values = [structure.value for structure in self.structures]
         if len(set(values)) != len(values):
             raise ValueError("two structures have the same value: give each its own")
+        return self
+
+    @model_validator(mode="after")
+    def _check_method(self) -> Self:
+        method_named(self.method).check_options(self.options)
         return self
 
     @property

@@ -31,7 +31,11 @@ class PromptableModel(Protocol):
 
     name: str
     input_size: int
-    prompt_kinds: frozenset[PromptKind]
+
+    @property
+    def prompt_kinds(self) -> frozenset[PromptKind]:
+        """The prompts that the decoder was trained for."""
+        ...
 
     @property
     def image_encoder(self) -> nn.Module:

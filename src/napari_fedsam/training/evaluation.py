@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from napari_fedsam.sam.predictor import Predictor
+from napari_fedsam.sam.predictor import ImageEmbedding, Predictor
 from napari_fedsam.sam.prompts import Prompts, box_of_mask, deepest_point
 from napari_fedsam.training.metrics import dice
+from napari_fedsam.training.progress import Progress, ProgressMeter
 from napari_fedsam.training.samples import TrainingSample
 
 PromptKind = Literal["none", "point", "box"]
@@ -78,7 +80,8 @@ def evaluate(
     samples: Sequence[TrainingSample],
     prompts: Sequence[PromptKind] = ("none", "point", "box"),
     *,
-    progress: Callable[[float], None] | None = None,
+    encode: Callable[[NDArray[np.uint8]], ImageEmbedding] | None = None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Evaluation:
     """Segment every sample under every kind of prompt.
 
@@ -87,12 +90,16 @@ def evaluate(
     predictor : Predictor
     samples : sequence of TrainingSample
     prompts : sequence of {"none", "point", "box"}
+    encode : callable, optional
+        Encodes an image; the predictor's own way when not given.
     progress : callable, optional
-        Called with the fraction done (0..1).
+        Called after every sample.
     """
+    encode = encode or predictor.encode
+    meter = ProgressMeter(len(samples), progress)
     results: list[ImageResult] = []
-    for done, sample in enumerate(samples, start=1):
-        embedding = predictor.encode(sample.image)
+    for sample in samples:
+        embedding = encode(sample.image)
         for kind in prompts:
             given = prompts_for(sample, kind)
             if given is None:
@@ -102,6 +109,5 @@ def evaluate(
             results.append(
                 ImageResult(sample.id, sample.group, kind, dice(mask, sample.mask), wrong)
             )
-        if progress is not None:
-            progress(done / len(samples))
+        meter.step()
     return Evaluation(tuple(results))

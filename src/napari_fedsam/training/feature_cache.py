@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from napari_fedsam.files import atomic_path, make_private_folder
-from napari_fedsam.sam.predictor import has_fast_bf16
+from napari_fedsam.sam.fused_norms import with_fused_norms
+from napari_fedsam.sam.predictor import ImageEmbedding, has_fast_bf16
 from napari_fedsam.sam.protocol import PromptableModel, Stage
 
 _log = logging.getLogger(__name__)
@@ -35,9 +36,10 @@ class EncoderSplit:
     def __init__(self, model: PromptableModel) -> None:
         stages = list(model.encoder_stages())
         cut = next((i for i, stage in enumerate(stages) if _is_trainable(stage)), len(stages))
-        self._prefix: Sequence[Stage] = stages[:cut]
+        self._prefix: Sequence[Stage] = [with_fused_norms(stage) for stage in stages[:cut]]
         self._suffix: Sequence[Stage] = stages[cut:]
-        self._name = f"{model.name}:{cut}"
+        # Frozen stages are the base model's, whatever the method inserts after them.
+        self._name = f"{getattr(model, 'base_name', model.name)}:{cut}"
         self.device = next(model.mask_decoder.parameters()).device
         self.bf16 = has_fast_bf16(self.device)
 
@@ -113,3 +115,41 @@ class FeatureCache:
         except (OSError, SafetensorError) as error:
             # Training goes on without: the features are computed anew.
             _log.warning("Encoder features could not be kept in %s: %s", self._folder, error)
+
+
+class CachedEncoder:
+    """An image encoder that computes the frozen prefix of each image only once.
+
+    Parameters
+    ----------
+    model : PromptableModel
+    cache : FeatureCache
+    """
+
+    def __init__(self, model: PromptableModel, cache: FeatureCache) -> None:
+        self._model = model
+        self._split = EncoderSplit(model)
+        self._cache = cache
+        self.device = self._split.device
+        self.bf16 = self._split.bf16
+        self.input_size = model.input_size
+
+    def prefix(self, image: NDArray[np.uint8]) -> torch.Tensor:
+        """Return the frozen stages' output for an image of shape (H, W[, 3]), float32."""
+        key = self._split.key(image)
+        features = self._cache.get(key)
+        if features is None:
+            features = self._split.prefix(self._model.preprocess(image)).to(torch.bfloat16)
+            self._cache.put(key, features)
+        return features.to(self.device, torch.float32)
+
+    def suffix(self, features: torch.Tensor) -> torch.Tensor:
+        """Run the trainable stages to the embedding (B, 256, h, w), bfloat16 where it gains."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            return self._split.suffix(features)
+
+    @torch.no_grad()
+    def encode(self, image: NDArray[np.uint8]) -> ImageEmbedding:
+        """Encode an image for a `Predictor` of the same model."""
+        embedding = self.suffix(self.prefix(image))
+        return ImageEmbedding(embedding.float(), (image.shape[0], image.shape[1]))

@@ -1,28 +1,34 @@
-"""One site's local update: train the shared and the local parameters on the site's cases."""
+"""A site's training in a round: before the exchange, and after the aggregation."""
 
+import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
-import torch
 
-from napari_fedsam.personalization.experts import experts_bypassed
 from napari_fedsam.personalization.methods import Phase
 from napari_fedsam.personalization.personalised_model import PersonalisedModel
 from napari_fedsam.sam.host_memory import keep_freed_memory
-from napari_fedsam.sam.predictor import decode
-from napari_fedsam.sam.preprocessing import mask_to_input
-from napari_fedsam.sam.prompts import box_of_mask
+from napari_fedsam.training.batches import Batches
 from napari_fedsam.training.errors import CancelledError, TrainingError
-from napari_fedsam.training.feature_cache import EncoderSplit, FeatureCache
-from napari_fedsam.training.losses import distillation_loss, score_loss, segmentation_loss
+from napari_fedsam.training.feature_cache import CachedEncoder, FeatureCache
+from napari_fedsam.training.phase_training import PhaseTraining
+from napari_fedsam.training.progress import Progress, ProgressMeter
+from napari_fedsam.training.prompted_loss import PromptedLoss
+from napari_fedsam.training.resume import TrainingState
 from napari_fedsam.training.samples import TrainingSample
-from napari_fedsam.training.variants import variant
+
+Moment = Literal["update", "personalise"]
 
 _WARM_UP_SHARE = 0.1
-_GRADIENT_NORM = 1.0
+# Of the learning rate: what is left of it in the last round.
+_LAST_ROUND = 0.1
+_STEPS_BETWEEN_SAVES = 20
 
 
 @dataclass(frozen=True)
@@ -33,25 +39,25 @@ class LocalUpdate:
     ----------
     samples : int
         Training cases of the site.
+    steps : int
+        Optimiser steps.
     loss : float
-        Mean loss of the last pass over the cases, in the last phase.
+        Mean loss of the last pass over the images, in the last phase; NaN without any step.
     seconds : float
     """
 
     samples: int
+    steps: int
     loss: float
     seconds: float
 
 
-@dataclass(frozen=True, eq=False)
-class _Batch:
-    """Cached features (B, ...), targets (B, 1, S, S), boxes (B, 4), structures and presence."""
+@dataclass(frozen=True)
+class _Stretch:
+    """A phase with its number of optimiser steps."""
 
-    features: torch.Tensor
-    targets: torch.Tensor
-    boxes: torch.Tensor
-    structures: list[int]
-    present: torch.Tensor
+    phase: Phase
+    steps: int
 
 
 def local_update(
@@ -59,9 +65,12 @@ def local_update(
     samples: Sequence[TrainingSample],
     *,
     seed: int,
-    progress: Callable[[float], None] | None = None,
+    moment: Moment = "update",
+    round_number: int = 1,
+    progress: Callable[[Progress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
     cache: FeatureCache | None = None,
+    resume: Path | None = None,
 ) -> LocalUpdate:
     """Train a personalised model in place, phase by phase, as its method declares.
 
@@ -73,12 +82,19 @@ def local_update(
         Cases with the structure, and cases where it is absent.
     seed : int
         Same seed, same samples, same machine: same result.
+    moment : {"update", "personalise"}
+        Before the exchange of shared parameters, or after their aggregation.
+    round_number : int
+        From 1; later rounds train at a lower rate.
     progress : callable, optional
-        Called with the fraction done (0..1), filling the cache included.
+        Called after every step.
     cancelled : callable, optional
         Asked before every step.
     cache : FeatureCache, optional
-        To be used again by later updates of the same model and samples.
+        To be used again by later updates of the same samples.
+    resume : Path, optional
+        A file in which the state is kept from time to time; an update that was interrupted goes
+        on from it, with the result that it would have had. It is removed at the end.
 
     Raises
     ------
@@ -90,169 +106,130 @@ def local_update(
     if not samples:
         raise TrainingError("There are no training cases: accept some masks first.")
     keep_freed_memory()
-    return _LocalUpdate(model, samples, seed, FeatureCache() if cache is None else cache).run(
-        progress or (lambda _: None), cancelled or (lambda: False)
+    trainer = _Trainer(
+        model, samples, seed, round_number, FeatureCache() if cache is None else cache
     )
+    stretches = trainer.stretches(moment)
+    with model.attention_biases_in_training():
+        return trainer.run(stretches, progress, cancelled or (lambda: False), resume)
 
 
-class _LocalUpdate:
+class _Trainer:
     def __init__(
         self,
         model: PersonalisedModel,
         samples: Sequence[TrainingSample],
         seed: int,
+        round_number: int,
         cache: FeatureCache,
     ) -> None:
         self.model = model
         self.options = model.recipe.training
         self.samples = samples
         self.seed = seed
-        self.cache = cache
-        self.random = np.random.default_rng(seed)
-        self.split = EncoderSplit(model)
+        self.round_number = round_number
+        encoder = CachedEncoder(model, cache)
+        self.batches = Batches(
+            samples,
+            encoder,
+            seed=seed,
+            augmentations=self.options.augmentations,
+            box_jitter=self.options.box_jitter,
+        )
+        self.loss = PromptedLoss(model, encoder, self.batches.random)
 
-    def run(self, progress: Callable[[float], None], cancelled: Callable[[], bool]) -> LocalUpdate:
+    def stretches(self, moment: Moment) -> list[_Stretch]:
+        """Return the phases that are due now with their steps."""
+        method = self.model.method
+        rounds = self.model.recipe.rounds
+        if moment == "update":
+            due = [(phase, 1) for phase in method.update]
+        else:
+            due = [(phase, 1) for phase in method.personalise]
+            if self.round_number == rounds:
+                due += [(phase, rounds) for phase in method.finale]
+        found = [_Stretch(phase, self._steps(phase, times)) for phase, times in due]
+        return [stretch for stretch in found if stretch.steps]
+
+    def _steps(self, phase: Phase, times: int) -> int:
+        method = self.model.method
+        kinds = {p.trains for p in (*method.update, *method.personalise, *method.finale)}
+        share = 1.0
+        if kinds == {"shared", "local"}:
+            local = self.options.local_share
+            share = local if phase.trains == "local" else 1 - local
+        epochs = self.options.epochs * share * times
+        return math.ceil(epochs * len(self.batches) / self.options.batch_size - 1e-9)
+
+    def run(
+        self,
+        stretches: Sequence[_Stretch],
+        progress: Callable[[Progress], None] | None,
+        cancelled: Callable[[], bool],
+        resume: Path | None,
+    ) -> LocalUpdate:
         started = time.perf_counter()
-        phases = [phase for phase in self.model.method.phases if self._steps(phase)]
-        total = sum(self._steps(phase) for phase in phases)
-        done = 0
+        fingerprint = self._fingerprint(stretches) if resume else ""
+        saved = TrainingState.read(resume, fingerprint) if resume else None
+        first, skipped = (saved.progress["phase"], saved.progress["step"]) if saved else (0, 0)
+        done = sum(stretch.steps for stretch in stretches[:first]) + skipped
+        total = sum(stretch.steps for stretch in stretches)
+        meter = ProgressMeter(total, progress, done=done)
         losses: list[float] = []
-        for phase in phases:
-            losses = []
-            parameters = list(self.model.parameters_of(phase.trains).values())
-            optimizer = torch.optim.AdamW(parameters, lr=self.options.learning_rate)
-            steps = self._steps(phase)
-            for step, indices in enumerate(self._batches(steps)):
+        for number, stretch in enumerate(stretches[first:], start=first):
+            training = PhaseTraining(self.model, stretch.phase)
+            losses, begin = [], 0
+            if saved is not None:
+                training.restore(saved.tensors)
+                self.batches.load_state(saved.progress["batches"])
+                losses, begin, saved = list(saved.progress["losses"]), skipped, None
+            for step in range(begin, stretch.steps):
                 if cancelled():
                     raise CancelledError("Training was cancelled; the model in use is unchanged.")
-                _set_rate(optimizer, self.options.learning_rate, step, steps)
-                losses.append(self._step(phase, parameters, optimizer, self._batch(indices)))
-                done += 1
-                progress(done / total)
-        tail = losses[-math.ceil(len(self.samples) / self.options.batch_size) :]
-        return LocalUpdate(len(self.samples), float(np.mean(tail)), time.perf_counter() - started)
+                if resume and step and step % _STEPS_BETWEEN_SAVES == 0:
+                    here = {"phase": number, "step": step, "losses": losses}
+                    progressed = {**here, "batches": self.batches.state()}
+                    TrainingState(fingerprint, training.tensors(), progressed).write(resume)
+                rate = _rate(self._peak(), step, stretch.steps)
+                losses.append(self._step(training, rate))
+                meter.step()
+        if resume:
+            resume.unlink(missing_ok=True)
+        tail = losses[-math.ceil(len(self.batches) / self.options.batch_size) :]
+        loss = float(np.mean(tail)) if tail else math.nan
+        return LocalUpdate(len(self.samples), total, loss, time.perf_counter() - started)
 
-    def _steps(self, phase: Phase) -> int:
-        epochs = self.options.epochs if phase.trains == "shared" else self.options.local_epochs
-        return math.ceil(epochs * len(self.samples) / self.options.batch_size)
+    def _peak(self) -> float:
+        passed = min(1.0, (self.round_number - 1) / self.model.recipe.rounds)
+        factor = max(_LAST_ROUND, 0.5 * (1 + math.cos(math.pi * passed)))
+        return self.options.learning_rate * factor
 
-    def _batches(self, steps: int) -> Iterator[list[int]]:
-        """Yield indices: every case once per pass, in a new random order each pass."""
-        queue: list[int] = []
-        for _ in range(steps):
-            while len(queue) < self.options.batch_size:
-                queue += self.random.permutation(len(self.samples)).tolist()
-            yield queue[: self.options.batch_size]
-            del queue[: self.options.batch_size]
-
-    def _batch(self, indices: Sequence[int]) -> _Batch:
-        chosen = [
-            (index, int(self.random.integers(self.options.augmentations + 1))) for index in indices
-        ]
-        samples = [variant(self.samples[i], v, seed=self.seed) for i, v in chosen]
-        features = [self._features(sample) for sample in samples]
-        device = self.split.device
-        size = self.model.input_size
-        scales = [size / max(sample.mask.shape) for sample in samples]
-        boxes = [self._box(sample) for sample in samples]
-        return _Batch(
-            torch.cat(features).to(device),
-            torch.stack([(mask_to_input(s.mask, 256) > 0.5).float() for s in samples]).to(device),
-            torch.from_numpy(
-                np.stack([box * scale for box, scale in zip(boxes, scales, strict=True)])
-            ).to(device),
-            [sample.structure for sample in samples],
-            torch.tensor([not sample.absent for sample in samples], device=device),
-        )
-
-    def _features(self, sample: TrainingSample) -> torch.Tensor:
-        key = self.split.key(sample.image)
-        cached = self.cache.get(key)
-        if cached is None:
-            cached = self.split.prefix(self.model.preprocess(sample.image)).to(torch.bfloat16)
-            self.cache.put(key, cached)
-        return cached.float()
-
-    def _box(self, sample: TrainingSample) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-        """Return the mask's box with shifted edges; an absent structure's box is not used."""
-        box = np.array(box_of_mask(sample.mask) or (0, 0, 1, 1), np.float32)
-        sides = np.tile(box[2:] - box[:2], 2)
-        shift = self.random.uniform(-1, 1, 4) * self.options.box_jitter * sides
-        height, width = sample.mask.shape
-        limits = np.array([width - 1, height - 1] * 2)
-        return np.clip(box + shift, 0, limits).astype(np.float32)
-
-    def _step(
-        self,
-        phase: Phase,
-        parameters: list[torch.nn.Parameter],
-        optimizer: torch.optim.Optimizer,
-        batch: _Batch,
-    ) -> float:
-        optimizer.zero_grad(set_to_none=True)
-        if phase.trains == "shared":
-            with experts_bypassed(self.model):
-                loss = self._loss(batch, None)
-        else:
-            teacher = self._teacher(batch) if phase.distils else None
-            loss = self._loss(batch, teacher)
-        if not bool(loss.isfinite()):
-            raise TrainingError("The training loss is no longer a number: lower the learning rate.")
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        torch.nn.utils.clip_grad_norm_(parameters, _GRADIENT_NORM)
-        optimizer.step()
+    def _step(self, training: PhaseTraining, rate: float) -> float:
+        batch = self.batches.draw(self.options.batch_size)
+        phase = training.phase
+        with nullcontext() if phase.personal else self.model.global_view():
+            loss = self.loss(batch, distils=phase.distils) + training.pull()
+            if not bool(loss.isfinite()):
+                raise TrainingError(
+                    "The training loss is no longer a number: lower the learning rate."
+                )
+            training.step(loss, rate)
         return float(loss.detach())
 
-    @torch.no_grad()
-    def _teacher(self, batch: _Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        with experts_bypassed(self.model):
-            (proposal, _), (boxed, _) = self._decode(batch)
-        return proposal, boxed
-
-    def _decode(
-        self, batch: _Batch
-    ) -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
-        """Return (logits, scores) without a prompt and with boxes."""
-        device = self.split.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self.split.bf16):
-            embeddings = self.split.suffix(batch.features)
-            proposal = decode(self.model, embeddings, structure=batch.structures)
-            boxed = decode(self.model, embeddings, boxes=batch.boxes, structure=batch.structures)
-        return proposal, boxed
-
-    def _loss(
-        self, batch: _Batch, teacher: tuple[torch.Tensor, torch.Tensor] | None
-    ) -> torch.Tensor:
-        proposal, boxed = self._decode(batch)
-        weight = self.options.proposal_weight
-        loss = weight * _prompt_loss(*proposal, batch.targets)
-        present = batch.present
-        if present.any():
-            logits, scores = boxed
-            boxed_loss = _prompt_loss(logits[present], scores[present], batch.targets[present])
-            loss = loss + (1 - weight) * boxed_loss
-        if teacher is not None:
-            options = self.model.recipe.options
-            distance = weight * distillation_loss(proposal[0], teacher[0], options.temperature)
-            distance = distance + (1 - weight) * distillation_loss(
-                boxed[0], teacher[1], options.temperature
-            )
-            loss = loss + options.distillation * distance
-        return loss
+    def _fingerprint(self, stretches: Sequence[_Stretch]) -> str:
+        digest = hashlib.sha256()
+        digest.update(f"{self.model.recipe.hash} {self.seed} {self.round_number}".encode())
+        digest.update(repr(stretches).encode())
+        digest.update(repr([sample.id for sample in self.samples]).encode())
+        for state in (self.model.shared_state(), self.model.local_state()):
+            for name in sorted(state):
+                digest.update(name.encode() + state[name].numpy().tobytes())
+        return digest.hexdigest()
 
 
-def _prompt_loss(logits: torch.Tensor, scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return segmentation_loss(logits, targets) + score_loss(scores, logits, targets)
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, steps: int) -> None:
+def _rate(peak: float, step: int, steps: int) -> float:
     """Warm up linearly, then follow half a cosine towards zero."""
     warm_up = max(1, round(_WARM_UP_SHARE * steps))
     if step < warm_up:
-        rate = peak * (step + 1) / warm_up
-    else:
-        rate = peak * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+        return peak * (step + 1) / warm_up
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))

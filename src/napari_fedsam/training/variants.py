@@ -1,5 +1,6 @@
 """Augmentation as a few fixed variants per case, so that their encoder prefix can be cached."""
 
+import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,8 @@ def variant(sample: TrainingSample, index: int, *, seed: int) -> TrainingSample:
     """Return a sample's augmented variant.
 
     Variant 0 is the sample itself; the others are mirrored or turned upside down by chance and
-    change brightness and contrast (gamma 0.7 to 1.4), deterministic in (seed, id, index).
+    change brightness and contrast (gamma 0.7 to 1.4), deterministic in (seed, image, index), so
+    that all structures of an image change alike.
 
     Parameters
     ----------
@@ -21,8 +23,8 @@ def variant(sample: TrainingSample, index: int, *, seed: int) -> TrainingSample:
     """
     if index == 0:
         return sample
-    digest = np.frombuffer(sample.id.encode().ljust(8, b"\0"), np.uint8)
-    random = np.random.default_rng([seed, index, *digest.tolist()])
+    digest = hashlib.sha256(sample.image.tobytes()).digest()[:8]
+    random = np.random.default_rng([seed, index, *digest])
     image, mask = sample.image, sample.mask
     mirrored, flipped = random.random(2) < (0.75, 0.25)
     if mirrored:

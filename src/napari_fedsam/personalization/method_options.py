@@ -1,0 +1,81 @@
+"""Options of a method: which modules are inserted how, and who owns what."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+DecoderOwner = Literal["frozen", "lora", "shared", "local"]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Options(BaseModel):
+    """Options that are checked, cannot change, and refuse unknown names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class MethodOptions(Options):
+    """Options of the inserted modules and of the losses that go with them.
+
+    Attributes
+    ----------
+    blocks : int
+        How many of the encoder's last transformer blocks carry LoRA and experts. The blocks
+        before them are frozen, so that their output is computed once per image.
+    lora_rank, lora_alpha : int, float
+        Rank r and scale alpha / r of the low-rank updates (Hu et al. 2022, LoRA).
+    lora_targets : tuple of {"q", "k", "v"}
+        The projections that are updated.
+    experts, expert_width, top_k : int
+        Number of bottleneck experts, their hidden width, and how many answer (the rest of the
+        softmax gate is cut off).
+    gate : {"image", "token"}
+        Whether the gate decides once per image or for every token.
+    expert_owner : {"local", "shared"}
+        Who owns the experts; shared is for comparison only.
+    load_balance : float
+        Weight of the term that keeps all experts in use (Fedus et al. 2022, Switch Transformers).
+    decoder : {"frozen", "lora", "shared", "local"}
+        Who owns the mask decoder; "lora" freezes it and shares low-rank updates of its attention.
+    personal_decoder : bool
+        Whether each site keeps a decoder of its own beside the shared one, trained on from it.
+    structure_tokens : {"shared", "local"}
+        Who owns the structures' tokens.
+    temperature, distillation : float
+        T and alpha of the distillation term alpha * T^2 * KL(teacher || student).
+    proximal : float
+        Weight of half the squared distance to the parameters that training started from (FedProx),
+        or to the shared ones (Ditto).
+    """
+
+    blocks: int = Field(default=2, ge=1)
+    lora_rank: int = Field(default=8, ge=1)
+    lora_alpha: float = Field(default=8.0, gt=0)
+    lora_targets: tuple[Literal["q", "k", "v"], ...] = Field(default=("q", "v"), min_length=1)
+    experts: int = Field(default=4, ge=1)
+    expert_width: int = Field(default=32, ge=1)
+    top_k: int = Field(default=2, ge=1)
+    gate: Literal["image", "token"] = "image"
+    expert_owner: Literal["local", "shared"] = "local"
+    load_balance: float = Field(default=0.01, ge=0)
+    decoder: DecoderOwner = "shared"
+    personal_decoder: bool = False
+    structure_tokens: Literal["shared", "local"] = "shared"
+    temperature: float = Field(default=2.0, gt=0)
+    distillation: float = Field(default=0.5, ge=0)
+    proximal: float = Field(default=0.01, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.top_k > self.experts:
+            raise ValueError(
+                f"top_k is {self.top_k} but there are only {self.experts} experts: lower top_k"
+            )
+        if len(set(self.lora_targets)) != len(self.lora_targets):
+            raise ValueError("lora_targets names a projection twice: name each once")
+        if self.personal_decoder and self.decoder in ("frozen", "local"):
+            raise ValueError(
+                f"personal_decoder goes with a shared decoder, but decoder is {self.decoder}: "
+                "change one of them"
+            )
+        return self

@@ -1,0 +1,98 @@
+"""The parameters that move in a phase, their optimiser, and what they are pulled to."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import nn
+
+from napari_fedsam.personalization.methods import Phase, Trains
+from napari_fedsam.personalization.personalised_model import PersonalisedModel
+
+_GRADIENT_NORM = 1.0
+
+
+class PhaseTraining:
+    """One phase of a local update.
+
+    Parameters
+    ----------
+    model : PersonalisedModel
+    phase : Phase
+    """
+
+    def __init__(self, model: PersonalisedModel, phase: Phase) -> None:
+        self._model = model
+        self.phase = phase
+        self._parameters = _trained(model, phase.trains)
+        self._optimizer = torch.optim.AdamW(list(self._parameters.values()))
+        self._anchors: dict[str, torch.Tensor] = {}
+        if phase.proximal:
+            shared_of = {id(copy): shared for shared, copy in model.copies()}
+            self._anchors = {
+                name: shared_of.get(id(parameter), parameter).detach().clone()
+                for name, parameter in self._parameters.items()
+            }
+
+    def pull(self) -> torch.Tensor:
+        """Return the proximal term (0 without one).
+
+        Half the squared distance to where the parameters started or, for a site's own copies, to
+        the shared parameters, times the recipe's weight.
+        """
+        total = torch.zeros(())
+        for name, anchor in self._anchors.items():
+            total = total.to(anchor.device) + (self._parameters[name] - anchor).square().sum()
+        return 0.5 * self._model.recipe.options.proximal * total
+
+    def step(self, loss: torch.Tensor, rate: float) -> None:
+        """Take one step of AdamW with clipped gradients at a learning rate."""
+        leaves = list(self._parameters.values())
+        # Only these get a gradient, so that nothing is accumulated where nothing is trained.
+        gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
+        for parameter, gradient in zip(leaves, gradients, strict=True):
+            parameter.grad = gradient
+        torch.nn.utils.clip_grad_norm_(leaves, _GRADIENT_NORM)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return copies of all trainable parameters, moments and anchors, for an exact resume."""
+        tensors = {f"anchor/{name}": anchor for name, anchor in self._anchors.items()}
+        # Those of earlier phases, too.
+        for name, parameter in _trained(self._model, "both").items():
+            tensors[f"parameter/{name}"] = parameter.detach()
+        for name, parameter in self._parameters.items():
+            for key, value in self._optimizer.state[parameter].items():
+                tensors[f"optimizer/{key}/{name}"] = value
+        return {name: value.cpu().clone().contiguous() for name, value in tensors.items()}
+
+    @torch.no_grad()
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Go on where `tensors` were taken."""
+        every = _trained(self._model, "both")
+        for key, value in tensors.items():
+            kind, _, rest = key.partition("/")
+            if kind == "parameter":
+                every[rest].copy_(value)
+            elif kind == "anchor":
+                self._anchors[rest].copy_(value)
+            else:
+                moment, _, name = rest.partition("/")
+                parameter = self._parameters[name]
+                # The step count stays on the CPU, moments go where the parameters are.
+                placed = value if moment == "step" else value.to(parameter.device)
+                self._optimizer.state[parameter][moment] = placed
+
+
+def _trained(model: PersonalisedModel, trains: Trains) -> dict[str, nn.Parameter]:
+    owners: tuple[Literal["shared", "local"], ...] = (
+        ("shared", "local") if trains == "both" else (trains,)
+    )
+    return {
+        name: parameter
+        for owner in owners
+        for name, parameter in model.parameters_of(owner).items()
+    }
