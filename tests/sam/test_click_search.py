@@ -1,18 +1,22 @@
 """Boxes from clicks, and which of their masks is taken."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from napari_fedsam.sam import Prompts
 from napari_fedsam.sam.click_search import (
     HALF_WIDTHS,
     agreement,
-    best_candidate,
     candidate_boxes,
     clicked_components,
+    most_consistent,
     self_consistency,
+    steadiness,
 )
 
 SHAPE = (60, 90)
@@ -104,8 +108,51 @@ def test_agreement_comes_before_the_score() -> None:
     right[2, 2] = True
     wrong = ~right
     prompts = Prompts(np.array([[2, 2]]), np.array([True]))
-    assert best_candidate([wrong, right, right], [0.99, 0.3, 0.4], prompts) == 2
-    assert best_candidate([wrong, wrong], [0.2, 0.1], prompts) == 0
+
+    def same(masks: list[NDArray[np.bool_]]) -> Callable[[list[int]], list[NDArray[np.bool_]]]:
+        return lambda indices: [masks[index] for index in indices]
+
+    three, two = [wrong, right, right], [wrong, wrong]
+    assert most_consistent(three, [0.99, 0.3, 0.4], prompts, same(three)) == (2, (1.0, 0.4))
+    assert most_consistent(two, [0.2, 0.1], prompts, same(two)) == (0, (0.0, 0.2))
+
+
+@given(st.integers(1, 12), st.integers(0, 10**6))
+def test_asking_only_those_that_can_win_finds_the_same_as_asking_all(count: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    masks = [random.random((6, 6)) < random.random() for _ in range(count)]
+    again = [mask ^ (random.random((6, 6)) < 0.2) for mask in masks]
+    scores = random.uniform(-0.1, 1, count).tolist()
+    prompts = Prompts(np.array([[2, 2], [4, 1]]), np.array([True, False]))
+    asked: list[int] = []
+
+    def repeat(indices: list[int]) -> list[NDArray[np.bool_]]:
+        asked.extend(indices)
+        return [again[index] for index in indices]
+
+    best, rank = most_consistent(masks, scores, prompts, repeat)
+    expected = [
+        (agreement(mask, prompts), max(score, 0) * steady * self_consistency(mask, repeated))
+        for mask, repeated, score, steady in zip(
+            masks, again, scores, steadiness(masks), strict=True
+        )
+    ]
+    assert rank == pytest.approx(max(expected))
+    assert expected[best] == pytest.approx(rank)
+    assert len(asked) == len(set(asked))
+
+
+def test_candidates_that_cannot_win_are_not_asked() -> None:
+    mask = np.ones((4, 4), np.bool_)
+    asked: list[int] = []
+
+    def repeat(indices: list[int]) -> list[NDArray[np.bool_]]:
+        asked.extend(indices)
+        return [mask for _ in indices]
+
+    scores = [0.1, 0.2, 0.9, 0.3, 0.4, 0.5, 0.6]
+    assert most_consistent([mask] * 7, scores, Prompts.none(), repeat)[0] == 2
+    assert asked == [2, 6, 5]
 
 
 def test_self_consistency() -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from napari_fedsam.training.feature_cache import EncoderSplit, FeatureCache
+from napari_fedsam.sam.encoder_split import EncoderSplit
+from napari_fedsam.training.feature_cache import FeatureCache
 
 
 @pytest.fixture
@@ -22,8 +23,7 @@ def test_prefix_and_suffix_are_the_encoder(personalise, samples, blocks: int) ->
 
     model = personalise(options=MethodOptions(blocks=blocks))
     model.load_local({k: torch.full_like(v, 0.05) for k, v in model.local_state().items()})
-    split = EncoderSplit(model)
-    split.bf16 = False
+    split = EncoderSplit(model, bf16=False)
     pixels = model.preprocess(samples[0].image)
     with torch.no_grad():
         torch.testing.assert_close(

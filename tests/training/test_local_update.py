@@ -9,8 +9,9 @@ import torch
 
 from napari_fedsam.personalization import MethodOptions
 from napari_fedsam.personalization.methods import Phase
+from napari_fedsam.sam.encoder_split import EncoderSplit
 from napari_fedsam.training.errors import CancelledError, TrainingError
-from napari_fedsam.training.feature_cache import EncoderSplit, FeatureCache
+from napari_fedsam.training.feature_cache import FeatureCache
 from napari_fedsam.training.local_update import _LocalUpdate, _set_rate, local_update
 
 

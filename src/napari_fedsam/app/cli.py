@@ -12,6 +12,7 @@ from napari_fedsam import __version__
 from napari_fedsam.app.cases_cli import cases_app
 from napari_fedsam.app.console import console, fail, progress_bar
 from napari_fedsam.app.federation_cli import coordinator_app, site_app
+from napari_fedsam.app.interactive_benchmark import benchmark_app
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.files import write_text_atomically
 
@@ -24,6 +25,7 @@ app = typer.Typer(
 app.add_typer(cases_app, name="cases")
 app.add_typer(coordinator_app, name="coordinator")
 app.add_typer(site_app, name="site")
+app.add_typer(benchmark_app, name="benchmark")
 
 _MODEL_HELP = "A model's name, a checkpoint's path, or 'site' for this site's personalised model."
 

@@ -12,7 +12,7 @@ whatever its rank.
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,11 @@ from napari_fedsam.sam.prompts import Box, Prompts, box_of_mask
 
 # Half-widths as fractions of the image's long side: 8 to 84 pixels of 256.
 HALF_WIDTHS = tuple(width / 256 for width in (8, 12, 17, 24, 33, 44, 56, 70, 84))
+
+_ASKED_AGAIN_TOGETHER = 3
+"""Candidates whose tight boxes are decoded in one batch."""
+
+Rank = tuple[float, float]
 
 
 def candidate_boxes(
@@ -117,12 +122,50 @@ def agreement(mask: NDArray[np.bool_], prompts: Prompts) -> float:
     return float(np.mean(mask[rows, columns] == prompts.labels))
 
 
-def best_candidate(
-    masks: Sequence[NDArray[np.bool_]], scores: Sequence[float], prompts: Prompts
-) -> int:
-    """Return the index of the candidate that agrees with most clicks, then scores highest."""
-    ranks = [(agreement(mask, prompts), score) for mask, score in zip(masks, scores, strict=True)]
-    return max(range(len(ranks)), key=ranks.__getitem__)
+def most_consistent(
+    masks: Sequence[NDArray[np.bool_]],
+    scores: Sequence[float],
+    prompts: Prompts,
+    repeat: Callable[[list[int]], Sequence[NDArray[np.bool_]]],
+) -> tuple[int, Rank]:
+    """Find the candidate that agrees with most clicks, then ranks highest.
+
+    Its rank is its score times its self-consistency times its steadiness. Asking again takes
+    time, so the candidates are asked in the order of what their rank can be at most, and those
+    that cannot win any more are not asked.
+
+    Parameters
+    ----------
+    masks : sequence of bool arrays of shape (h, w)
+        In the order of their boxes' sizes.
+    scores : sequence of float
+        The predicted IoUs.
+    prompts : Prompts
+        The clicks, in pixels of these masks.
+    repeat : callable
+        Returns the masks that the tight boxes of some candidates give, by their indices.
+
+    Returns
+    -------
+    (int, (float, float))
+        The candidate's index, and its agreement with its rank.
+    """
+    most = [
+        (agreement(mask, prompts), max(score, 0.0) * steady)
+        for mask, score, steady in zip(masks, scores, steadiness(masks), strict=True)
+    ]
+    order = sorted(range(len(masks)), key=lambda index: most[index], reverse=True)
+    best, best_rank = order[0], (-1.0, -1.0)
+    for start in range(0, len(order), _ASKED_AGAIN_TOGETHER):
+        asked = order[start : start + _ASKED_AGAIN_TOGETHER]
+        if most[asked[0]] <= best_rank:
+            break
+        for index, repeated in zip(asked, repeat(asked), strict=True):
+            agreeing, bound = most[index]
+            rank = agreeing, bound * self_consistency(masks[index], repeated)
+            if rank > best_rank:
+                best, best_rank = index, rank
+    return best, best_rank
 
 
 def self_consistency(mask: NDArray[np.bool_], repeated: NDArray[np.bool_]) -> float:

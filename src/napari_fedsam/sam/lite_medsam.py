@@ -15,6 +15,7 @@ from torch import nn
 
 from napari_fedsam.sam.preprocessing import PixelPreprocessing
 from napari_fedsam.sam.protocol import PromptKind, Stage
+from napari_fedsam.sam.segment_anything_models import classes_of_decoder
 
 INPUT_SIZE = 256
 _EMBEDDING_SIDE = 64
@@ -58,7 +59,7 @@ class LiteMedSam(nn.Module):
             stages.extend(layer.blocks)
             if layer.downsample is not None:
                 stages.append(layer.downsample)
-        stages.append(_TokensToMap(encoder.neck))  # type: ignore[arg-type]
+        stages.append(TokensToMap(encoder.neck))  # type: ignore[arg-type]
         return stages
 
     def structure_tokens(self, structure: int | Sequence[int] | None, batch: int) -> torch.Tensor:
@@ -67,7 +68,7 @@ class LiteMedSam(nn.Module):
         return torch.zeros(batch, 0, 256, device=next(self.parameters()).device)
 
 
-class _TokensToMap(nn.Module):
+class TokensToMap(nn.Module):
     """Lay TinyViT's tokens (B, 4096, C) out as a map for the neck."""
 
     def __init__(self, neck: nn.Module) -> None:
@@ -75,10 +76,22 @@ class _TokensToMap(nn.Module):
         self.neck = neck
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return the embedding."""
         batch, _, channels = tokens.shape
         grid = tokens.transpose(1, 2).reshape(batch, channels, _EMBEDDING_SIDE, _EMBEDDING_SIDE)
         embedding: torch.Tensor = self.neck(grid)
         return embedding
+
+
+def tiny_vit() -> ModuleType:
+    """Return the module with TinyViT's classes."""
+    module: ModuleType = _tools()._vendor.tiny_vit_sam
+    return module
+
+
+def decoder_classes() -> frozenset[type]:
+    """Return the classes that LiteMedSAM's mask decoder consists of."""
+    return classes_of_decoder(_tools()._vendor.segment_anything.modeling)
 
 
 def _tools() -> ModuleType:

@@ -1,7 +1,7 @@
 """Encode an image once, answer many prompts."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 
 from napari_fedsam.sam.click_search import (
     agreement,
-    best_candidate,
     candidate_boxes,
     clicked_components,
-    self_consistency,
-    steadiness,
+    most_consistent,
 )
+from napari_fedsam.sam.decoding import FastDecoder
 from napari_fedsam.sam.errors import PromptError
+from napari_fedsam.sam.fast_encoder import FastEncoder
 from napari_fedsam.sam.host_memory import keep_freed_memory
-from napari_fedsam.sam.preprocessing import logits_to_image, mask_to_input
+from napari_fedsam.sam.preprocessing import logits_to_image, mask_to_input, resized_shape
 from napari_fedsam.sam.prompts import Box, Prompts, box_of_mask
 from napari_fedsam.sam.protocol import PromptableModel
 
@@ -57,17 +57,54 @@ class Prediction:
 
 
 @dataclass(frozen=True, eq=False)
-class _Candidates:
-    """Decoded masks for a batch of prompts: (B, H, W), scores (B,), logits (B, h, w)."""
+class _Decoded:
+    """Decoded masks for a batch of B prompts on one image.
 
-    masks: NDArray[np.bool_]
+    They are compared with each other on the decoder's own grid, the image's part of the padded
+    square; only what is answered is brought to the image's resolution.
+
+    Parameters
+    ----------
+    low_res : float32 tensor of shape (B, h, w)
+    scores : list of B floats
+    image_shape : (H, W)
+    input_size : int
+        The encoder's input size in pixels.
+    """
+
+    low_res: torch.Tensor
     scores: list[float]
-    logits: NDArray[np.float32]
+    image_shape: tuple[int, int]
+    input_size: int
 
-    def prediction(self, index: int, mask: NDArray[np.bool_] | None = None) -> Prediction:
-        return Prediction(
-            self.masks[index] if mask is None else mask, self.scores[index], self.logits[index]
-        )
+    @property
+    def _scale(self) -> float:
+        """Grid pixels in an image pixel."""
+        return float(self.low_res.shape[-1]) / max(self.image_shape)
+
+    @cached_property
+    def grid_masks(self) -> list[NDArray[np.bool_]]:
+        """The masks on the grid."""
+        height, width = resized_shape(self.image_shape, self.low_res.shape[-1])
+        return list((self.low_res[:, :height, :width] > 0).cpu().numpy())
+
+    def on_grid(self, prompts: Prompts) -> Prompts:
+        """Return the clicks in pixels of the grid."""
+        return Prompts((prompts.points + 0.5) * self._scale - 0.5, prompts.labels)
+
+    def tight_box(self, index: int) -> Box | None:
+        """Return the box of a mask in pixels of the image; None for an empty mask."""
+        box = box_of_mask(self.grid_masks[index])
+        if box is None:
+            return None
+        x0, y0, x1, y1 = ((edge + 0.5) / self._scale - 0.5 for edge in box)
+        return x0, y0, x1, y1
+
+    def prediction(self, index: int) -> Prediction:
+        """Return one of the answers at the image's resolution."""
+        low_res = self.low_res[index]
+        full = logits_to_image(low_res[None, None], self.image_shape, self.input_size)
+        return Prediction((full[0, 0] > 0).cpu().numpy(), self.scores[index], low_res.cpu().numpy())
 
 
 class Predictor:
@@ -94,6 +131,8 @@ class Predictor:
         self.model = model.to(device)
         self.device = torch.device(device)
         self._bf16 = has_fast_bf16(self.device) if bf16 is None else bf16
+        self._encoder = FastEncoder(self.model, bf16=self._bf16)
+        self._decoder = FastDecoder(self.model, bf16=self._bf16)
         self._current: ImageEmbedding | None = None
 
     @torch.no_grad()
@@ -111,10 +150,7 @@ class Predictor:
             When the array is no such image.
         """
         pixels = self.model.preprocess(image).to(self.device)
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
-            features = self.model.image_encoder(pixels)
-        return ImageEmbedding(features.float(), (image.shape[0], image.shape[1]))
+        return ImageEmbedding(self._encoder(pixels), (image.shape[0], image.shape[1]))
 
     def predict(
         self,
@@ -213,22 +249,28 @@ class Predictor:
         boxes = candidate_boxes(prompts, embedding.image_shape, start)
         scale = self._scale(embedding.image_shape)
         found = self._decode(embedding, structure, boxes=self._box_tensor(boxes, scale))
-        tight = [box_of_mask(mask) or box for mask, box in zip(found.masks, boxes, strict=True)]
-        again = self._decode(embedding, structure, boxes=self._box_tensor(tight, scale))
-        candidates = [found.prediction(index) for index in range(len(boxes))]
-        ranks = [
-            score * self_consistency(mask, repeated) * steady
-            for score, mask, repeated, steady in zip(
-                found.scores, found.masks, again.masks, steadiness(list(found.masks)), strict=True
-            )
-        ]
+        clicks = found.on_grid(prompts)
+        proposed = None
         if "none" in self.model.prompt_kinds:
-            proposal = self._decode(embedding, structure)
-            mask = clicked_components(proposal.masks[0], prompts)
-            candidates.append(proposal.prediction(0, mask))
-            ranks.append(proposal.scores[0])
-        best = best_candidate([candidate.mask for candidate in candidates], ranks, prompts)
-        return candidates[best]
+            proposed = self._proposed(embedding, structure, prompts)
+
+        def repeat(indices: list[int]) -> list[NDArray[np.bool_]]:
+            tight = [found.tight_box(index) or boxes[index] for index in indices]
+            return self._decode(
+                embedding, structure, boxes=self._box_tensor(tight, scale)
+            ).grid_masks
+
+        best, rank = most_consistent(found.grid_masks, found.scores, clicks, repeat)
+        if proposed is not None and (agreement(proposed.mask, prompts), proposed.score) > rank:
+            return proposed
+        return found.prediction(best)
+
+    def _proposed(
+        self, embedding: ImageEmbedding, structure: int | None, prompts: Prompts
+    ) -> Prediction:
+        """Return what the proposal has at the clicks."""
+        proposal = self._decode(embedding, structure).prediction(0)
+        return replace(proposal, mask=clicked_components(proposal.mask, prompts))
 
     def _without_negatives(
         self,
@@ -253,7 +295,6 @@ class Predictor:
         )
         return self.predict(embedding, anchored, structure=structure, previous=previous)
 
-    @torch.no_grad()
     def _decode(
         self,
         embedding: ImageEmbedding,
@@ -262,21 +303,12 @@ class Predictor:
         points: tuple[torch.Tensor, torch.Tensor] | None = None,
         boxes: torch.Tensor | None = None,
         logits: torch.Tensor | None = None,
-    ) -> _Candidates:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
-            low_res, scores = decode(
-                self.model,
-                embedding.features,
-                points=points,
-                boxes=boxes,
-                logits=logits,
-                structure=structure,
-            )
-        full = logits_to_image(low_res, embedding.image_shape, self.model.input_size)
-        return _Candidates(
-            (full[:, 0] > 0).cpu().numpy(),
-            scores[:, 0].float().tolist(),
-            low_res[:, 0].float().cpu().numpy(),
+    ) -> _Decoded:
+        low_res, scores = self._decoder(
+            embedding.features, points=points, boxes=boxes, logits=logits, structure=structure
+        )
+        return _Decoded(
+            low_res[:, 0], scores[:, 0].tolist(), embedding.image_shape, self.model.input_size
         )
 
     def _from_mask(self, mask: NDArray[np.bool_]) -> Prediction:
@@ -297,53 +329,6 @@ class Predictor:
 
     def _box_tensor(self, boxes: list[Box], scale: float) -> torch.Tensor:
         return torch.tensor(boxes, dtype=torch.float32, device=self.device) * scale
-
-
-def decode(
-    model: PromptableModel,
-    features: torch.Tensor,
-    *,
-    points: tuple[torch.Tensor, torch.Tensor] | None = None,
-    boxes: torch.Tensor | None = None,
-    logits: torch.Tensor | None = None,
-    structure: int | Sequence[int] | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Decode a batch of prompts of one image, or one prompt for each of several images.
-
-    Parameters
-    ----------
-    model : PromptableModel
-    features : float tensor of shape (1 or B, 256, h, w)
-    points : ((B, n, 2) coordinates, (B, n) labels) or None
-        In pixels of the encoder's input.
-    boxes : float tensor of shape (B, 4) or None
-        In pixels of the encoder's input.
-    logits : float tensor of shape (1 or B, 1, h', w') or None
-        A mask prompt.
-    structure : int, sequence of int, or None
-        The structure's value, or one for each of the batch.
-
-    Returns
-    -------
-    low_res : float tensor of shape (B, 1, h', w')
-        Mask logits.
-    scores : float tensor of shape (B, 1)
-        Predicted IoU.
-    """
-    encoder = model.prompt_encoder
-    sparse, dense = encoder(points=points, boxes=boxes, masks=logits)
-    # No prompt at all leaves the prompt encoder's batch at one: follow the images.
-    batch = max(len(sparse), len(features))
-    sparse = sparse.expand(batch, -1, -1)
-    sparse = torch.cat([model.structure_tokens(structure, batch), sparse], dim=1)
-    low_res, scores = model.mask_decoder(
-        image_embeddings=features.expand(batch, -1, -1, -1),
-        image_pe=encoder.get_dense_pe(),  # type: ignore[operator]
-        sparse_prompt_embeddings=sparse,
-        dense_prompt_embeddings=dense.expand(batch, -1, -1, -1),
-        multimask_output=False,
-    )
-    return low_res, scores
 
 
 def has_fast_bf16(device: torch.device) -> bool:

@@ -1,6 +1,8 @@
 """segment-anything's ViT-B, ViT-L and ViT-H (Kirillov et al. 2023), and MedSAM (a ViT-B)."""
 
+import importlib
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Literal
 
 import numpy as np
@@ -70,7 +72,7 @@ class SegmentAnything(nn.Module):
     def encoder_stages(self) -> Sequence[Stage]:
         """Return the ViT as a chain: patch and position embedding, every block, the neck."""
         encoder = self.image_encoder
-        return [_PatchEmbedding(encoder), *encoder.blocks, _Neck(encoder.neck)]  # type: ignore[misc,arg-type]
+        return [PatchStage(encoder), *encoder.blocks, NeckStage(encoder.neck)]  # type: ignore[misc,arg-type]
 
     def structure_tokens(self, structure: int | Sequence[int] | None, batch: int) -> torch.Tensor:
         """Return no tokens: the base model knows no structures."""
@@ -78,20 +80,53 @@ class SegmentAnything(nn.Module):
         return torch.zeros(batch, 0, 256, device=next(self.parameters()).device)
 
 
-class _PatchEmbedding(nn.Module):
+def classes_of_decoder(modeling: ModuleType) -> frozenset[type]:
+    """Return the classes that segment-anything's mask decoder consists of.
+
+    Parameters
+    ----------
+    modeling : module
+        `segment_anything.modeling`, or a copy of it.
+    """
+    transformer, decoder, common = (
+        importlib.import_module(f"{modeling.__name__}.{name}")
+        for name in ("transformer", "mask_decoder", "common")
+    )
+    ours = (
+        decoder.MaskDecoder,
+        decoder.MLP,
+        transformer.TwoWayTransformer,
+        transformer.TwoWayAttentionBlock,
+        transformer.Attention,
+        common.MLPBlock,
+        common.LayerNorm2d,
+    )
+    plain = (nn.Linear, nn.LayerNorm, nn.GELU, nn.ReLU, nn.ConvTranspose2d, nn.Embedding)
+    return frozenset((*ours, *plain, nn.Sequential, nn.ModuleList))
+
+
+def decoder_classes() -> frozenset[type]:
+    """Return the classes that segment-anything's own mask decoder consists of."""
+    import segment_anything.modeling
+
+    return classes_of_decoder(segment_anything.modeling)
+
+
+class PatchStage(nn.Module):
     """The ViT's first stage, a module so that its trainable parameters are seen."""
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.patches = encoder.patch_embed
-        self.pos_embed = encoder.pos_embed
+        self.pos_embed: torch.Tensor = encoder.pos_embed  # type: ignore[assignment]
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the tokens (B, h, w, C)."""
         tokens: torch.Tensor = self.patches(pixels) + self.pos_embed  # type: ignore[operator]
         return tokens
 
 
-class _Neck(nn.Module):
+class NeckStage(nn.Module):
     """The ViT's last stage, from tokens (B, h, w, C) to the embedding (B, 256, h, w)."""
 
     def __init__(self, neck: nn.Module) -> None:
@@ -99,5 +134,6 @@ class _Neck(nn.Module):
         self.neck = neck
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return the embedding."""
         embedding: torch.Tensor = self.neck(tokens.permute(0, 3, 1, 2))
         return embedding

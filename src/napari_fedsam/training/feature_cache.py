@@ -1,12 +1,6 @@
-"""The frozen prefix of the encoder, computed once per image and variant.
+"""The encoder's frozen prefix (`sam.encoder_split`), computed once per image and variant."""
 
-The modules of a method sit in the last blocks, so everything before the first trainable stage
-gives the same output in every epoch and every round.
-"""
-
-import hashlib
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,59 +8,13 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from napari_fedsam.files import atomic_path, make_private_folder
-from napari_fedsam.sam.fused_norms import with_fused_norms
-from napari_fedsam.sam.predictor import ImageEmbedding, has_fast_bf16
-from napari_fedsam.sam.protocol import PromptableModel, Stage
+from napari_fedsam.sam.encoder_split import EncoderSplit
+from napari_fedsam.sam.predictor import ImageEmbedding
+from napari_fedsam.sam.protocol import PromptableModel
 
 _log = logging.getLogger(__name__)
-
-
-class EncoderSplit:
-    """An image encoder cut before its first trainable stage.
-
-    Parameters
-    ----------
-    model : PromptableModel
-        With `requires_grad` set on what is to be trained.
-    """
-
-    def __init__(self, model: PromptableModel) -> None:
-        stages = list(model.encoder_stages())
-        cut = next((i for i, stage in enumerate(stages) if _is_trainable(stage)), len(stages))
-        self._prefix: Sequence[Stage] = [with_fused_norms(stage) for stage in stages[:cut]]
-        self._suffix: Sequence[Stage] = stages[cut:]
-        # Frozen stages are the base model's, whatever the method inserts after them.
-        self._name = f"{getattr(model, 'base_name', model.name)}:{cut}"
-        self.device = next(model.mask_decoder.parameters()).device
-        self.bf16 = has_fast_bf16(self.device)
-
-    def key(self, image: NDArray[np.uint8]) -> str:
-        """Return what an image's prefix output is cached under: model, cut and content."""
-        content = f"{self._name}:{image.shape}:".encode() + image.tobytes()
-        return hashlib.sha256(content).hexdigest()
-
-    @torch.no_grad()
-    def prefix(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Run the frozen stages on the encoder's input (B, 3, S, S); bfloat16 where it gains."""
-        x = pixels.to(self.device).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            for stage in self._prefix:
-                x = stage(x)
-        return x
-
-    def suffix(self, features: torch.Tensor) -> torch.Tensor:
-        """Run the trainable stages to the embedding (B, 256, h, w)."""
-        x = features
-        for stage in self._suffix:
-            x = stage(x)
-        return x
-
-
-def _is_trainable(stage: Stage) -> bool:
-    return isinstance(stage, nn.Module) and any(p.requires_grad for p in stage.parameters())
 
 
 class FeatureCache:

@@ -7,7 +7,7 @@ import torch
 
 from napari_fedsam.personalization.personalised_model import PersonalisedModel
 from napari_fedsam.personalization.recipe import PromptShares
-from napari_fedsam.sam.predictor import decode
+from napari_fedsam.sam.decoding import decode
 from napari_fedsam.training.batches import MASK_SIDE, Batch
 from napari_fedsam.training.click_simulation import random_clicks
 from napari_fedsam.training.feature_cache import CachedEncoder

@@ -1,0 +1,109 @@
+"""From prompts on an encoded image to low-resolution masks."""
+
+from collections.abc import Sequence
+
+import torch
+
+from napari_fedsam.sam.fast_decoder import FastMaskDecoder, is_as_published
+from napari_fedsam.sam.prepared import Prepared
+from napari_fedsam.sam.protocol import PromptableModel
+
+Points = tuple[torch.Tensor, torch.Tensor]
+
+
+def decode(
+    model: PromptableModel,
+    features: torch.Tensor,
+    *,
+    points: tuple[torch.Tensor, torch.Tensor] | None = None,
+    boxes: torch.Tensor | None = None,
+    logits: torch.Tensor | None = None,
+    structure: int | Sequence[int] | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Decode a batch of prompts of one image, or one prompt for each of several images.
+
+    Parameters
+    ----------
+    model : PromptableModel
+    features : float tensor of shape (1 or B, 256, h, w)
+    points : ((B, n, 2) coordinates, (B, n) labels) or None
+        In pixels of the encoder's input.
+    boxes : float tensor of shape (B, 4) or None
+        In pixels of the encoder's input.
+    logits : float tensor of shape (1 or B, 1, h', w') or None
+        A mask prompt.
+    structure : int, sequence of int, or None
+        The structure's value, or one for each of the batch.
+
+    Returns
+    -------
+    low_res : float tensor of shape (B, 1, h', w')
+        Mask logits.
+    scores : float tensor of shape (B, 1)
+        Predicted IoU.
+    """
+    encoder = model.prompt_encoder
+    sparse, dense = encoder(points=points, boxes=boxes, masks=logits)
+    # No prompt at all leaves the prompt encoder's batch at one: follow the images.
+    batch = max(len(sparse), len(features))
+    sparse = sparse.expand(batch, -1, -1)
+    sparse = torch.cat([model.structure_tokens(structure, batch), sparse], dim=1)
+    low_res, scores = model.mask_decoder(
+        # The decoder repeats a single image itself.
+        image_embeddings=features,
+        image_pe=encoder.get_dense_pe(),  # type: ignore[operator]
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense.expand(batch, -1, -1, -1),
+        multimask_output=False,
+    )
+    return low_res, scores
+
+
+class FastDecoder:
+    """`decode` for inference: prepared weights where the decoder is segment-anything's.
+
+    Parameters
+    ----------
+    model : PromptableModel
+        In evaluation mode.
+    bf16 : bool
+        Compute in bfloat16, else in float32.
+    """
+
+    def __init__(self, model: PromptableModel, *, bf16: bool) -> None:
+        self._model = model
+        self._bf16 = bf16
+        dtype = torch.bfloat16 if bf16 else torch.float32
+        self._prepared = Prepared(
+            lambda: [model.mask_decoder, model.prompt_encoder],
+            lambda: FastMaskDecoder(model, dtype) if is_as_published(model.mask_decoder) else None,
+        )
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        features: torch.Tensor,
+        *,
+        points: Points | None = None,
+        boxes: torch.Tensor | None = None,
+        logits: torch.Tensor | None = None,
+        structure: int | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Decode a batch of prompts of one image; see `decode`. Both results are float32."""
+        fast = self._prepared.get()
+        if fast is None:
+            with torch.autocast(features.device.type, torch.bfloat16, enabled=self._bf16):
+                low_res, scores = decode(
+                    self._model,
+                    features,
+                    points=points,
+                    boxes=boxes,
+                    logits=logits,
+                    structure=structure,
+                )
+            return low_res.float(), scores.float()
+        sparse, dense = self._model.prompt_encoder(points=points, boxes=boxes, masks=logits)
+        tokens = self._model.structure_tokens(structure, len(sparse))
+        # Without a mask prompt the dense embedding is the same for every prompt.
+        dense = dense[:1] if logits is None else dense
+        return fast(features, dense, torch.cat([tokens, sparse], dim=1))

@@ -1,0 +1,64 @@
+"""An image encoder cut before its first trainable stage.
+
+The modules of a method sit in the last blocks, so everything before the first trainable stage
+gives the same output in every epoch and every round.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from napari_fedsam.sam.fast_encoder import fast_stages
+from napari_fedsam.sam.predictor import has_fast_bf16
+from napari_fedsam.sam.protocol import PromptableModel, Stage
+
+
+class EncoderSplit:
+    """The frozen prefix of an image encoder, on fused operators, and the rest as it is.
+
+    Parameters
+    ----------
+    model : PromptableModel
+        With `requires_grad` set on what is to be trained.
+    bf16 : bool, optional
+        Run the prefix in bfloat16; by default where the processor has native bfloat16 products.
+    """
+
+    def __init__(self, model: PromptableModel, *, bf16: bool | None = None) -> None:
+        stages = list(model.encoder_stages())
+        cut = next((i for i, stage in enumerate(stages) if _is_trainable(stage)), len(stages))
+        # Frozen stages are the base model's, whatever the method inserts after them.
+        self._name = f"{getattr(model, 'base_name', model.name)}:{cut}"
+        self.device = next(model.mask_decoder.parameters()).device
+        self.bf16 = has_fast_bf16(self.device) if bf16 is None else bf16
+        dtype = torch.bfloat16 if self.bf16 else torch.float32
+        self._prefix = fast_stages(stages[:cut], dtype)
+        self._suffix: Sequence[Stage] = stages[cut:]
+
+    def key(self, image: NDArray[np.uint8]) -> str:
+        """Return what an image's prefix output is cached under: model, cut and content."""
+        content = f"{self._name}:{image.shape}:".encode() + image.tobytes()
+        return hashlib.sha256(content).hexdigest()
+
+    @torch.no_grad()
+    def prefix(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Run the frozen stages on the encoder's input (B, 3, S, S)."""
+        x = pixels.to(self.device)
+        for stage in self._prefix:
+            x = stage(x)
+        return x
+
+    def suffix(self, features: torch.Tensor) -> torch.Tensor:
+        """Run the trainable stages to the embedding (B, 256, h, w)."""
+        x = features
+        for stage in self._suffix:
+            x = stage(x)
+        return x
+
+
+def _is_trainable(stage: Stage) -> bool:
+    return isinstance(stage, nn.Module) and any(p.requires_grad for p in stage.parameters())
