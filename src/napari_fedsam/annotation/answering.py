@@ -6,11 +6,13 @@ from typing import Any, ClassVar
 from psygnal import Signal
 
 from napari_fedsam.annotation.ask import Ask
-from napari_fedsam.annotation.embedding_cache import EmbeddingCache
+from napari_fedsam.annotation.embedding_cache import CAPACITY, EmbeddingCache
 from napari_fedsam.annotation.model_in_use import ModelInUse
+from napari_fedsam.annotation.slices import SliceKey
 from napari_fedsam.annotation.viewpoint import Viewpoint
 from napari_fedsam.annotation.work import EncodeWork, PredictWork, Preview, Work
 from napari_fedsam.errors import FedSamError
+from napari_fedsam.sam.predictor import ImageEmbedding
 
 
 class Answering:
@@ -40,6 +42,7 @@ class Answering:
         self._current_ask = current_ask
         self._cache = EmbeddingCache()
         self._refused: set[object] = set()
+        self._encoded_ahead: set[object] = set()
         self.model: ModelInUse | None = None
         self.preview: Preview | None = None
 
@@ -62,6 +65,7 @@ class Answering:
         """Drop the encoded slices and the preview's claim to be current."""
         self._cache.clear()
         self._refused.clear()
+        self._encoded_ahead.clear()
         self.work_wanted.emit()
 
     def drop_preview(self) -> None:
@@ -94,6 +98,31 @@ class Answering:
                 view.place, self._current_ask(), model, view.window, embedding, self._earlier()
             )
         return None if work is None or _identity(work) in self._refused else work
+
+    def work_ahead(self) -> EncodeWork | None:
+        """Return the slice to encode before anyone asks: the nearest of the plane, then the rest.
+
+        None where nothing keeps what was encoded (see `ModelInUse.store`), and once all is done.
+        """
+        view, model = self._view, self.model
+        if view.scan is None or model is None or model.store is None:
+            return None
+        here = view.slice.index
+        for index in sorted(range(view.slice_count), key=lambda i: (abs(i - here), i)):
+            place = SliceKey(view.slice.axis, index)
+            key = view.number, place, view.window
+            if key not in self._cache and key not in self._encoded_ahead | self._refused:
+                return EncodeWork(key, model, place.pixels(view.display), view.window)
+        return None
+
+    def finish_ahead(self, work: EncodeWork, result: ImageEmbedding) -> None:
+        """Take a slice that was encoded ahead; those nearby stay in memory too."""
+        if work.model is not self.model or work.key[0] != self._view.number:
+            return
+        self._encoded_ahead.add(work.key)
+        place, here = work.key[1], self._view.slice
+        if place.axis == here.axis and abs(place.index - here.index) <= CAPACITY // 3:
+            self._cache.put(work.key, result)
 
     def finish(self, work: Work, result: Any) -> None:
         """Take the result of some work; one that has become stale is dropped."""

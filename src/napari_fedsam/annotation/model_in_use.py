@@ -1,8 +1,14 @@
 """Which model answers: a base model, or this site's personalised one."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from napari_fedsam.sam.predictor import Predictor
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_fedsam.sam.embedding_store import EmbeddingStore
+from napari_fedsam.sam.predictor import ImageEmbedding, Predictor
+from napari_fedsam.sam.stored_encoding import encode_stored
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +28,10 @@ class ModelInUse:
         The site's version number; None for a base model.
     structures : frozenset of int
         The structure values that the model can tell apart; empty for a base model.
+    recipe_hash : str
+        Of the recipe that a personalised model follows.
+    store : EmbeddingStore or None
+        Where encoded slices are kept between sessions.
     """
 
     predictor: Predictor = field(repr=False)
@@ -29,6 +39,18 @@ class ModelInUse:
     round: int | None = None
     version: int | None = None
     structures: frozenset[int] = frozenset()
+    recipe_hash: str = ""
+    store: EmbeddingStore | None = field(default=None, repr=False)
+
+    def encode(
+        self, image: NDArray[np.uint8], between: Callable[[], None] | None = None
+    ) -> ImageEmbedding:
+        """Encode an image (H, W[, 3]), or take it from the store; `between` may wait."""
+        if self.store is None:
+            return self.predictor.encode(image)
+        return encode_stored(
+            self.predictor, image, self.store, identity=self.recipe_hash, between=between
+        )
 
     @property
     def is_personalised(self) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 from napari_fedsam.annotation.model_in_use import ModelInUse
 from napari_fedsam.cases.case import Structure
 from napari_fedsam.personalization.recipe import Recipe
+from napari_fedsam.sam.embedding_store import EmbeddingStore
 from napari_fedsam.sam.predictor import Predictor
 from napari_fedsam.sam.registry import DEFAULT_MODEL, available_models, load_model
 from napari_fedsam.training.site_model import load_site_model
@@ -26,6 +27,7 @@ class ModelSource:
 
     def __init__(self, site_folder: Path) -> None:
         self._site_folder = site_folder
+        self._store = EmbeddingStore(site_folder / "encoded")
 
     @property
     def active_version(self) -> int | None:
@@ -107,7 +109,7 @@ class ModelSource:
         """
         if choice != SITE_MODEL:
             model = load_model(choice, progress=progress)
-            return ModelInUse(Predictor(model), model_name(choice))
+            return ModelInUse(Predictor(model), model_name(choice), store=self._store)
         recipe = self.recipe()
         if recipe is None or self.active_version is None:
             base = DEFAULT_MODEL if recipe is None else recipe.base_model
@@ -115,13 +117,17 @@ class ModelSource:
         personalised, version = load_site_model(self._site_folder, recipe)
         name = model_name(recipe.base_model)
         if version is None:
-            return ModelInUse(Predictor(personalised), name)
+            return ModelInUse(
+                Predictor(personalised), name, recipe_hash=recipe.hash, store=self._store
+            )
         return ModelInUse(
             Predictor(personalised),
             name,
             round=version.round,
             version=version.number,
             structures=frozenset(structure.value for structure in recipe.structures),
+            recipe_hash=recipe.hash,
+            store=self._store,
         )
 
 

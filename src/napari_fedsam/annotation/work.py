@@ -5,6 +5,7 @@ caller runs it where it likes, and brings the result back (`AnnotationSession.fi
 nothing of the session while it runs, so a result that has become stale is simply dropped.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,9 +44,9 @@ class EncodeWork:
     pixels: NDArray[np.generic]
     window: Window
 
-    def run(self) -> ImageEmbedding:
-        """Window and encode the slice (slow: 0.3 s to many seconds)."""
-        return self.model.predictor.encode(apply_window(self.pixels, self.window))
+    def run(self, between: Callable[[], None] | None = None) -> ImageEmbedding:
+        """Window and encode the slice (slow: 0.3 s to many seconds); `between` may wait."""
+        return self.model.encode(apply_window(self.pixels, self.window), between)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from napari_fedsam.sam.fast_encoder import fast_stages
+from napari_fedsam.sam.fast_encoder import fast_stages, first_trainable
 from napari_fedsam.sam.predictor import has_fast_bf16
 from napari_fedsam.sam.protocol import PromptableModel, Stage
 
@@ -30,7 +29,8 @@ class EncoderSplit:
 
     def __init__(self, model: PromptableModel, *, bf16: bool | None = None) -> None:
         stages = list(model.encoder_stages())
-        cut = next((i for i, stage in enumerate(stages) if _is_trainable(stage)), len(stages))
+        found = first_trainable(stages)
+        cut = len(stages) if found is None else found
         # Frozen stages are the base model's, whatever the method inserts after them.
         self._name = f"{getattr(model, 'base_name', model.name)}:{cut}"
         self.device = next(model.mask_decoder.parameters()).device
@@ -58,7 +58,3 @@ class EncoderSplit:
         for stage in self._suffix:
             x = stage(x)
         return x
-
-
-def _is_trainable(stage: Stage) -> bool:
-    return isinstance(stage, nn.Module) and any(p.requires_grad for p in stage.parameters())

@@ -1,8 +1,10 @@
 """An image encoder prepared for inference, anew whenever its weights have changed."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import nn
 
 from napari_fedsam.sam import fast_tiny_vit, fast_vit
 from napari_fedsam.sam.fused_ops import LiveModule
@@ -45,14 +47,74 @@ class FastEncoder:
 
     def __init__(self, model: PromptableModel, *, bf16: bool) -> None:
         dtype = torch.bfloat16 if bf16 else torch.float32
-        self._stages = Prepared(
-            lambda: [model.image_encoder], lambda: fast_stages(model.encoder_stages(), dtype)
-        )
+
+        def encoder() -> list[nn.Module]:
+            return [model.image_encoder]
+
+        self._model = model
+        self._stages = Prepared(encoder, lambda: fast_stages(model.encoder_stages(), dtype))
+        self._content = Prepared(encoder, lambda: self._hashes(str(dtype)))
+
+    def __call__(
+        self, pixels: torch.Tensor, between: Callable[[], None] | None = None
+    ) -> torch.Tensor:
+        """Return the float32 embedding (B, 256, h, w) of the encoder's input (B, 3, S, S).
+
+        `between` is called between stages; it may wait.
+        """
+        return self._run(pixels, 0, None, between).float()
+
+    def prefix(
+        self, pixels: torch.Tensor, between: Callable[[], None] | None = None
+    ) -> torch.Tensor:
+        """Run the frozen stages alone."""
+        return self._run(pixels, 0, self.frozen_stages, between)
+
+    def suffix(
+        self, features: torch.Tensor, between: Callable[[], None] | None = None
+    ) -> torch.Tensor:
+        """Run the rest on what `prefix` returned; the result is that of calling the encoder."""
+        return self._run(features, self.frozen_stages, None, between).float()
+
+    @property
+    def frozen_stages(self) -> int:
+        """How many stages come before the first trainable one; 0 in a model not set up so."""
+        return first_trainable(self._model.encoder_stages()) or 0
+
+    @property
+    def content(self) -> tuple[str, str]:
+        """SHA-256 of all weights, and of those of the frozen stages, with the precision."""
+        return self._content.get()
 
     @torch.no_grad()
-    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return the float32 embedding (B, 256, h, w) of the encoder's input (B, 3, S, S)."""
-        x = pixels
-        for stage in self._stages.get():
+    def _run(
+        self, x: torch.Tensor, first: int, last: int | None, between: Callable[[], None] | None
+    ) -> torch.Tensor:
+        for stage in self._stages.get()[first:last]:
+            if between is not None:
+                between()
             x = stage(x)
-        return x.float()
+        return x
+
+    def _hashes(self, precision: str) -> tuple[str, str]:
+        stages = self._model.encoder_stages()
+        frozen = f"{precision} {self.frozen_stages}"
+        return _hash_of(stages, precision), _hash_of(stages[: self.frozen_stages], frozen)
+
+
+def first_trainable(stages: Sequence[Stage]) -> int | None:
+    """Return the index of the first stage with a parameter that is to be trained, or None."""
+    for index, stage in enumerate(stages):
+        if isinstance(stage, nn.Module) and any(p.requires_grad for p in stage.parameters()):
+            return index
+    return None
+
+
+def _hash_of(stages: Sequence[Stage], precision: str) -> str:
+    digest = hashlib.sha256(precision.encode())
+    for stage in stages:
+        if isinstance(stage, nn.Module):
+            for name, value in stage.state_dict().items():
+                digest.update(name.encode())
+                digest.update(value.cpu().contiguous().numpy())
+    return digest.hexdigest()

@@ -131,7 +131,7 @@ class Predictor:
         self.model = model.to(device)
         self.device = torch.device(device)
         self._bf16 = has_fast_bf16(self.device) if bf16 is None else bf16
-        self._encoder = FastEncoder(self.model, bf16=self._bf16)
+        self.encoder = FastEncoder(self.model, bf16=self._bf16)
         self._decoder = FastDecoder(self.model, bf16=self._bf16)
         self._current: ImageEmbedding | None = None
 
@@ -150,7 +150,7 @@ class Predictor:
             When the array is no such image.
         """
         pixels = self.model.preprocess(image).to(self.device)
-        return ImageEmbedding(self._encoder(pixels), (image.shape[0], image.shape[1]))
+        return ImageEmbedding(self.encoder(pixels), (image.shape[0], image.shape[1]))
 
     def predict(
         self,

@@ -22,6 +22,7 @@ from napari_fedsam.settings import home
 from napari_fedsam.widgets.background import Background, DiskLane
 from napari_fedsam.widgets.case_panel import CasePanel
 from napari_fedsam.widgets.cases_section import CasesSection
+from napari_fedsam.widgets.encode_ahead import EncodeAhead
 from napari_fedsam.widgets.federation_section import FederationSection
 from napari_fedsam.widgets.inference import InferenceLoop
 from napari_fedsam.widgets.keys import bind_keys, unbind_keys
@@ -73,6 +74,7 @@ class FedSamWidget(QWidget):
         self._is_closed = False
         self._display = ScanDisplay(viewer, self.session)
         self._inference = InferenceLoop(self.session, self.background)
+        self._ahead = EncodeAhead(self.session, self._inference)
         self._models = ModelLoading(ModelSource(self.site_folder), self.background)
         self._build_sections()
         self._site_panel = SitePanel(
@@ -297,6 +299,7 @@ class FedSamWidget(QWidget):
         self.viewer.events.theme.disconnect(self._apply_theme)
         unbind_keys(self.viewer)
         self._inference.close()
+        self._ahead.close()
         self._display.close()
         self.prompt_section.close_section()
         self.scan_section.close_section()
