@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from napari_fedsam import __version__
+from napari_fedsam.app.benchmark_cli import benchmark_app
 from napari_fedsam.app.cases_cli import cases_app
 from napari_fedsam.app.console import console, fail, progress_bar
 from napari_fedsam.app.federation_cli import coordinator_app, site_app
@@ -21,6 +22,7 @@ app = typer.Typer(
     help="Interactive segmentation with a personalised, federated Segment Anything Model. "
     "Research use only.",
 )
+app.add_typer(benchmark_app, name="benchmark")
 app.add_typer(cases_app, name="cases")
 app.add_typer(coordinator_app, name="coordinator")
 app.add_typer(site_app, name="site")

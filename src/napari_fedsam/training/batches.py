@@ -17,6 +17,8 @@ from napari_fedsam.training.variants import variant
 
 # Side in pixels of the decoder's low-resolution masks, for every Segment Anything model here.
 MASK_SIDE = 256
+# The same in every round and for every seed: variants are encoded only once.
+_VARIANT_SEED = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +74,6 @@ class Batches:
     ) -> None:
         self._images = _grouped_by_image(samples)
         self._encoder = encoder
-        self._seed = seed
         self._augmentations = augmentations
         self._box_jitter = box_jitter
         self.random = np.random.default_rng(seed)
@@ -122,7 +123,7 @@ class Batches:
         features, image_of, samples = [], [], []
         for position, index in enumerate(indices):
             number = int(self.random.integers(self._augmentations + 1))
-            varied = [variant(sample, number, seed=self._seed) for sample in self._images[index]]
+            varied = [variant(sample, number, seed=_VARIANT_SEED) for sample in self._images[index]]
             features.append(self._encoder.prefix(varied[0].image))
             image_of += [position] * len(varied)
             samples += varied

@@ -137,6 +137,7 @@ class _Trainer:
             box_jitter=self.options.box_jitter,
         )
         self.loss = PromptedLoss(model, encoder, self.batches.random)
+        self.losses: list[float] = []
 
     def stretches(self, moment: Moment) -> list[_Stretch]:
         """Return the phases that are due now with their steps."""
@@ -175,29 +176,44 @@ class _Trainer:
         done = sum(stretch.steps for stretch in stretches[:first]) + skipped
         total = sum(stretch.steps for stretch in stretches)
         meter = ProgressMeter(total, progress, done=done)
-        losses: list[float] = []
+
+        def before_step(number: int, step: int, training: PhaseTraining) -> None:
+            if cancelled():
+                raise CancelledError("Training was cancelled; the model in use is unchanged.")
+            if resume and step and step % _STEPS_BETWEEN_SAVES == 0:
+                here = {"phase": number, "step": step, "losses": self.losses}
+                here["batches"] = self.batches.state()
+                TrainingState(fingerprint, training.tensors(), here).write(resume)
+
         for number, stretch in enumerate(stretches[first:], start=first):
-            training = PhaseTraining(self.model, stretch.phase)
-            losses, begin = [], 0
-            if saved is not None:
-                training.restore(saved.tensors)
-                self.batches.load_state(saved.progress["batches"])
-                losses, begin, saved = list(saved.progress["losses"]), skipped, None
-            for step in range(begin, stretch.steps):
-                if cancelled():
-                    raise CancelledError("Training was cancelled; the model in use is unchanged.")
-                if resume and step and step % _STEPS_BETWEEN_SAVES == 0:
-                    here = {"phase": number, "step": step, "losses": losses}
-                    progressed = {**here, "batches": self.batches.state()}
-                    TrainingState(fingerprint, training.tensors(), progressed).write(resume)
-                rate = _rate(self._peak(), step, stretch.steps)
-                losses.append(self._step(training, rate))
-                meter.step()
+            with self.model.copies_following():
+                self._train(number, stretch, saved, before_step, meter)
+            saved = None
         if resume:
             resume.unlink(missing_ok=True)
-        tail = losses[-math.ceil(len(self.batches) / self.options.batch_size) :]
+        tail = self.losses[-math.ceil(len(self.batches) / self.options.batch_size) :]
         loss = float(np.mean(tail)) if tail else math.nan
         return LocalUpdate(len(self.samples), total, loss, time.perf_counter() - started)
+
+    def _train(
+        self,
+        number: int,
+        stretch: _Stretch,
+        saved: TrainingState | None,
+        before_step: Callable[[int, int, PhaseTraining], None],
+        meter: ProgressMeter,
+    ) -> None:
+        training = PhaseTraining(self.model, stretch.phase)
+        self.losses, begin = [], 0
+        if saved is not None:
+            training.restore(saved.tensors)
+            self.batches.load_state(saved.progress["batches"])
+            self.losses, begin = list(saved.progress["losses"]), int(saved.progress["step"])
+        for step in range(begin, stretch.steps):
+            before_step(number, step, training)
+            rate = _rate(self._peak(), step, stretch.steps)
+            self.losses.append(self._step(training, rate))
+            meter.step()
 
     def _peak(self) -> float:
         passed = min(1.0, (self.round_number - 1) / self.model.recipe.rounds)
