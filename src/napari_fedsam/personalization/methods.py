@@ -156,11 +156,11 @@ class Method:
                 )
 
 
-_COMMON = frozenset({"blocks", "decoder", "structure_tokens"})
+_COMMON = frozenset({"decoder", "structure_tokens"})
 _OPTIONS_OF: dict[Module, frozenset[str]] = {
-    "lora": frozenset({"lora_rank", "lora_alpha", "lora_targets"}),
+    "lora": frozenset({"blocks", "lora_rank", "lora_alpha", "lora_targets"}),
     "experts": frozenset(
-        {"experts", "expert_width", "top_k", "gate", "expert_owner", "load_balance"}
+        {"blocks", "experts", "expert_width", "top_k", "gate", "expert_owner", "load_balance"}
     ),
     "adapters": frozenset(),
 }
