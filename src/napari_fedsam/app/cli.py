@@ -156,6 +156,36 @@ def evaluate(
 
 
 @app.command()
+def methods(
+    model: Annotated[str, typer.Option(help="A base model's name.")] = "lite_medsam",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the methods with their frozen, shared and local parameters on a base model."""
+    from rich.table import Table
+
+    from napari_fedsam.personalization.method_summary import summarise_methods
+
+    summaries = summarise_methods(model)
+    if as_json:
+        console.print_json(data=[summary.model_dump() for summary in summaries])
+        return
+    table = Table(box=None)
+    table.add_column("method", no_wrap=True)
+    for heading in ("frozen", "shared", "local", "MB a round"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("what it is, and its source")
+    for summary in summaries:
+        counts = (summary.frozen, summary.shared, summary.local)
+        table.add_row(
+            summary.name,
+            *(f"{count:,}" for count in counts),
+            f"{summary.bytes_per_round / 1e6:.2f}",
+            f"{summary.title} ({summary.source})",
+        )
+    console.print(table)
+
+
+@app.command()
 def demo(
     headless: Annotated[
         bool, typer.Option("--headless", help="Run the story unattended, without a display.")
