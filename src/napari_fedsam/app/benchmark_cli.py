@@ -1,11 +1,13 @@
 """`napari-fedsam benchmark`: methods against each other, and this machine's speed."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from napari_fedsam.app.console import console
+from napari_fedsam.files import write_text_atomically
 
 benchmark_app = typer.Typer(
     no_args_is_help=True, help="Measure methods on multi-site data, and this machine's speed."
@@ -58,3 +60,51 @@ def federated(
         device=device,
         tell=lambda line: console.print(line, markup=False, highlight=False),
     )
+
+
+@benchmark_app.command()
+def training(
+    method: Annotated[str, typer.Option(help="A method's name.")] = "pfedsam",
+    images: Annotated[int, typer.Option(min=4, help="Training images.")] = 24,
+    plain_steps: Annotated[int, typer.Option(min=2, help="Steps of the plain loop.")] = 12,
+    compared_steps: Annotated[
+        int, typer.Option(min=1, help="Steps over which the losses are compared.")
+    ] = 50,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures.")] = None,
+) -> None:
+    """Compare our trainer's speed, losses and memory with a plain loop's, on this machine."""
+    from rich.table import Table
+
+    from napari_fedsam.app.benchmark.training_speed import measure_training_speed
+
+    speed = measure_training_speed(
+        method, images=images, plain_steps=plain_steps, compared_steps=compared_steps
+    )
+    table = Table("", "images/s", "images/s, cache filled", "peak MiB", box=None)
+    for name, side in (("this trainer", speed.cached), ("plain loop", speed.plain)):
+        table.add_row(
+            name,
+            f"{side.images_per_second:.2f}",
+            f"{side.warm_images_per_second:.2f}",
+            f"{side.peak_mib:.0f}",
+        )
+    console.print(", ".join(f"{key} {value}" for key, value in speed.machine.items()))
+    console.print(table)
+    console.print(
+        f"Speed-up {speed.speedup:.1f} with the cache filled on the way; over "
+        f"{speed.compared_steps} steps the losses differ by {100 * speed.worst_loss_difference:.2f}"
+        " % at most."
+    )
+    if json_file is not None:
+        figures = {
+            "method": method,
+            "speedup": speed.speedup,
+            "images_per_second": speed.cached.images_per_second,
+            "warm_images_per_second": speed.cached.warm_images_per_second,
+            "plain_images_per_second": speed.plain.images_per_second,
+            "peak_mib": speed.cached.peak_mib,
+            "plain_peak_mib": speed.plain.peak_mib,
+            "worst_loss_difference": speed.worst_loss_difference,
+            "machine": speed.machine,
+        }
+        write_text_atomically(json_file, json.dumps(figures, indent=2) + "\n")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from napari_fedsam.sam.preprocessing import mask_to_input
 from napari_fedsam.sam.prompts import box_of_mask
-from napari_fedsam.training.feature_cache import CachedEncoder
+from napari_fedsam.training.feature_cache import TrainingEncoder
 from napari_fedsam.training.samples import TrainingSample
 from napari_fedsam.training.variants import variant
 
@@ -55,7 +55,7 @@ class Batches:
     Parameters
     ----------
     samples : sequence of TrainingSample
-    encoder : CachedEncoder
+    encoder : TrainingEncoder
     seed : int
     augmentations : int
         Variants per image beside the original.
@@ -66,7 +66,7 @@ class Batches:
     def __init__(
         self,
         samples: Sequence[TrainingSample],
-        encoder: CachedEncoder,
+        encoder: TrainingEncoder,
         *,
         seed: int,
         augmentations: int,
@@ -155,4 +155,5 @@ def _grouped_by_image(samples: Sequence[TrainingSample]) -> list[list[TrainingSa
         shape = str(sample.image.shape).encode()
         key = hashlib.sha256(shape + sample.image.tobytes()).digest()
         groups.setdefault(key, []).append(sample)
-    return list(groups.values())
+    # In an order that depends on the content alone, wherever the samples come from.
+    return [sorted(groups[key], key=lambda sample: sample.structure) for key in sorted(groups)]

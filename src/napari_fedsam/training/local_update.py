@@ -16,7 +16,7 @@ from napari_fedsam.personalization.personalised_model import PersonalisedModel
 from napari_fedsam.sam.host_memory import keep_freed_memory
 from napari_fedsam.training.batches import Batches
 from napari_fedsam.training.errors import CancelledError, TrainingError
-from napari_fedsam.training.feature_cache import CachedEncoder, FeatureCache
+from napari_fedsam.training.feature_cache import CachedEncoder, FeatureCache, TrainingEncoder
 from napari_fedsam.training.phase_training import PhaseTraining
 from napari_fedsam.training.progress import Progress, ProgressMeter
 from napari_fedsam.training.prompted_loss import PromptedLoss
@@ -43,12 +43,15 @@ class LocalUpdate:
         Optimiser steps.
     loss : float
         Mean loss of the last pass over the images, in the last phase; NaN without any step.
+    losses : tuple of float
+        Of every step of the last phase.
     seconds : float
     """
 
     samples: int
     steps: int
     loss: float
+    losses: tuple[float, ...]
     seconds: float
 
 
@@ -71,6 +74,7 @@ def local_update(
     cancelled: Callable[[], bool] | None = None,
     cache: FeatureCache | None = None,
     resume: Path | None = None,
+    encoder: TrainingEncoder | None = None,
 ) -> LocalUpdate:
     """Train a personalised model in place, phase by phase, as its method declares.
 
@@ -95,6 +99,8 @@ def local_update(
     resume : Path, optional
         A file in which the state is kept from time to time; an update that was interrupted goes
         on from it, with the result that it would have had. It is removed at the end.
+    encoder : TrainingEncoder, optional
+        By default one that computes the frozen prefix of each image only once.
 
     Raises
     ------
@@ -106,9 +112,9 @@ def local_update(
     if not samples:
         raise TrainingError("There are no training cases: accept some masks first.")
     keep_freed_memory()
-    trainer = _Trainer(
-        model, samples, seed, round_number, FeatureCache() if cache is None else cache
-    )
+    if encoder is None:
+        encoder = CachedEncoder(model, FeatureCache() if cache is None else cache)
+    trainer = _Trainer(model, samples, seed, round_number, encoder)
     stretches = trainer.stretches(moment)
     with model.attention_biases_in_training():
         return trainer.run(stretches, progress, cancelled or (lambda: False), resume)
@@ -121,14 +127,13 @@ class _Trainer:
         samples: Sequence[TrainingSample],
         seed: int,
         round_number: int,
-        cache: FeatureCache,
+        encoder: TrainingEncoder,
     ) -> None:
         self.model = model
         self.options = model.recipe.training
         self.samples = samples
         self.seed = seed
         self.round_number = round_number
-        encoder = CachedEncoder(model, cache)
         self.batches = Batches(
             samples,
             encoder,
@@ -193,7 +198,8 @@ class _Trainer:
             resume.unlink(missing_ok=True)
         tail = self.losses[-math.ceil(len(self.batches) / self.options.batch_size) :]
         loss = float(np.mean(tail)) if tail else math.nan
-        return LocalUpdate(len(self.samples), total, loss, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return LocalUpdate(len(self.samples), total, loss, tuple(self.losses), seconds)
 
     def _train(
         self,
