@@ -36,6 +36,10 @@ def federated(
         Literal["test", "val"], typer.Option(help="What is measured; val to choose options.")
     ] = "test",
     clicks: Annotated[bool, typer.Option(help="Count clicks, too (takes long).")] = False,
+    engine: Annotated[
+        Literal["direct", "inprocess", "simulation"],
+        typer.Option(help="direct needs no Flower; simulation needs Ray."),
+    ] = "direct",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
     """Train by every method on every task and measure each site's Dice.
@@ -57,6 +61,7 @@ def federated(
         train_images=train_images,
         split=split,
         clicks=clicks,
+        engine=engine,
         device=device,
         tell=lambda line: console.print(line, markup=False, highlight=False),
     )

@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from napari_fedsam.app.benchmark.results import (
 )
 from napari_fedsam.files import atomic_path, write_text_atomically
 from napari_fedsam.personalization.personalised_model import PersonalisedModel, State
+from napari_fedsam.personalization.recipe import Recipe
 from napari_fedsam.sam.predictor import Predictor
 from napari_fedsam.training.click_evaluation import clicks_to, dice_after_clicks
 from napari_fedsam.training.devices import choose_device
@@ -32,6 +34,11 @@ from napari_fedsam.training.samples import TrainingSample
 from napari_fedsam.training.segmentation_task import TaskSite, load_task, structures_of
 from napari_fedsam.training.simulated_federation import SimulatedFederation, SimulatedSite
 from napari_fedsam.training.surface_metrics import surface_metrics
+
+if TYPE_CHECKING:
+    from napari_fedsam.app.benchmark.flower_engine import FlowerFederation
+
+EngineName = Literal["direct", "inprocess", "simulation"]
 
 _PROMPTS: tuple[PromptKind, ...] = ("none", "box", "point")
 _TARGETS = {"noc85": 0.85, "noc90": 0.90}
@@ -48,6 +55,8 @@ class FederatedRun:
         All sites of the task.
     folder : Path
         The benchmark's folder.
+    engine : {"direct", "inprocess", "simulation"}
+        Without Flower; through its apps in this process; through its simulation with Ray.
     device : torch.device
     cache : FeatureCache
         Shared by all runs.
@@ -65,6 +74,7 @@ class FederatedRun:
         sites: Sequence[TaskSite],
         folder: Path,
         *,
+        engine: EngineName,
         device: torch.device,
         cache: FeatureCache,
         split: str,
@@ -81,8 +91,14 @@ class FederatedRun:
         self._cache = cache
         self._clicks = clicks
         self._tell = tell
-        trainers = [SimulatedSite(site.name, site.train) for site in self._sites]
-        self.federation = SimulatedFederation(run.recipe, trainers, device, cache)
+        self.federation: SimulatedFederation | FlowerFederation
+        if engine == "direct":
+            trainers = [SimulatedSite(site.name, site.train) for site in self._sites]
+            self.federation = SimulatedFederation(run.recipe, trainers, device, cache)
+        else:
+            self.federation = _flower_federation(
+                engine, run.recipe, self._sites, self.folder / "engine"
+            )
         self._names = {s.value: s.name for s in run.recipe.structures}
         self._start_local = self.federation.model.local_state()
         self.tables = RunTables(run)
@@ -244,6 +260,18 @@ def _measured(
     return [("dice", overlap), ("hd95", surface.hd95), ("surface_dice", surface.surface_dice)]
 
 
+def _flower_federation(
+    engine: Literal["inprocess", "simulation"],
+    recipe: Recipe,
+    sites: Sequence[TaskSite],
+    folder: Path,
+) -> "FlowerFederation":
+    # Not at the top: the direct engine runs where Flower is not installed.
+    from napari_fedsam.app.benchmark.flower_engine import FlowerFederation
+
+    return FlowerFederation(engine, recipe, sites, folder)
+
+
 def environment() -> dict[str, str]:
     """Return what the numbers depend on."""
     import monai
@@ -275,6 +303,7 @@ def run_benchmark(
     train_images: int | None,
     split: str,
     clicks: bool,
+    engine: EngineName,
     device: str,
     tell: Callable[[str], None],
 ) -> None:
@@ -293,6 +322,7 @@ def run_benchmark(
     train_images : int or None
     split : {"test", "val"}
     clicks : bool
+    engine : {"direct", "inprocess", "simulation"}
     device : str
     tell : callable
         Receives lines for the log.
@@ -325,6 +355,7 @@ def run_benchmark(
                 run,
                 sites,
                 out,
+                engine=engine,
                 device=chosen,
                 cache=cache,
                 split=split,
