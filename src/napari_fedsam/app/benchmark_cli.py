@@ -113,3 +113,16 @@ def training(
             "machine": speed.machine,
         }
         write_text_atomically(json_file, json.dumps(figures, indent=2) + "\n")
+
+
+@benchmark_app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A folder of 'benchmark federated'.")],
+    out: Annotated[Path | None, typer.Option(help="The page; FOLDER.md by default.")] = None,
+) -> None:
+    """Write a page of tables and figures from a benchmark's results."""
+    from napari_fedsam.app.benchmark.report import write_report
+
+    page = out or folder.with_suffix(".md")
+    write_report(folder, page)
+    console.print(f"{page}", markup=False)

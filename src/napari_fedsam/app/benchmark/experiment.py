@@ -103,10 +103,10 @@ class Run(BaseModel):
     train_images: int | None = Field(default=None, ge=1)
 
     @property
-    def folder(self) -> str:
-        """Where its results go, relative to the benchmark's folder."""
+    def name(self) -> str:
+        """What tells it from all others in a benchmark, fit for a file's name."""
         without = f"-without-{self.unseen}" if self.unseen else ""
-        return f"runs/{self.task}/{self.method}{without}-seed{self.seed}"
+        return f"{self.task}-{self.method}{without}-seed{self.seed}"
 
 
 def recipe_for(

@@ -3,10 +3,12 @@
 import itertools
 import json
 import platform
+import shutil
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -15,11 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from napari_fedsam.app.benchmark.experiment import ExperimentConfig, Protocol, Run, recipe_for
 from napari_fedsam.app.benchmark.results import (
+    ResultsFolder,
     RunTables,
-    collect,
-    finished,
-    mark_finished,
-    write_table,
 )
 from napari_fedsam.files import atomic_path, write_text_atomically
 from napari_fedsam.personalization.personalised_model import PersonalisedModel, State
@@ -82,7 +81,7 @@ class FederatedRun:
         tell: Callable[[str], None],
     ) -> None:
         self.run = run
-        self.folder = folder / run.folder
+        self.folder = folder / "unfinished" / run.name
         self._sites = [site for site in sites if site.name != run.unseen]
         measured = [s for s in sites if s.name == run.unseen] if run.unseen else self._sites
         self._held_out = {
@@ -90,6 +89,8 @@ class FederatedRun:
         }
         self._cache = cache
         self._clicks = clicks
+        self._split = split
+        self._engine = engine
         self._tell = tell
         self.federation: SimulatedFederation | FlowerFederation
         if engine == "direct":
@@ -103,10 +104,8 @@ class FederatedRun:
         self._start_local = self.federation.model.local_state()
         self.tables = RunTables(run)
 
-    def execute(self) -> None:
-        """Run what is left of it and write the results."""
-        if finished(self.folder):
-            return
+    def execute(self) -> dict[str, Any]:
+        """Run what is left of it, and return what the numbers in `tables` depend on."""
         self.folder.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
         first = self._resume()
@@ -122,22 +121,36 @@ class FederatedRun:
                 self._measure(site, number, _PROMPTS if last else ("none",))
             self._save(number)
             self._tell(self._line(number, seconds))
-        self._finish(time.monotonic() - started)
-
-    def _finish(self, seconds: float) -> None:
-        if self._clicks:
-            for site in self._held_out:
-                self._count_clicks(site)
-        self.tables.write(self.folder)
-        facts = {
+        for site in self._held_out if self._clicks else ():
+            self._count_clicks(site)
+        self._add_message_sizes()
+        return {
             "run": json.loads(self.run.model_dump_json()),
+            "split": self._split,
+            "engine": self._engine,
             "environment": environment(),
-            "seconds": seconds,
+            "seconds": round(time.monotonic() - started, 1),
             "train_images": {s.name: len({t.id for t in s.train}) for s in self._sites},
+            "measured_images": {
+                name: len({t.id for t in samples}) for name, samples in self._held_out.items()
+            },
         }
-        mark_finished(self.folder, facts)
-        for name in ("state.safetensors", "state.json"):
-            (self.folder / name).unlink(missing_ok=True)
+
+    def discard_state(self) -> None:
+        """Remove what an interrupted run would go on from."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _add_message_sizes(self) -> None:
+        if not self.federation.model.method.federates or not find_spec("flwr"):
+            return
+        # Not at the top: the direct engine runs where Flower is not installed.
+        from napari_fedsam.federation.message_size import round_bytes
+
+        sizes = round_bytes(self.federation.model)
+        for number in range(1, self.run.recipe.rounds + 1):
+            for site in self._sites:
+                self.tables.add("bytes_up", sizes.up, number=number, site=site.name)
+                self.tables.add("bytes_down", sizes.down, number=number, site=site.name)
 
     def _model_of(self, site: str) -> PersonalisedModel:
         if site == self.run.unseen:
@@ -211,7 +224,7 @@ class FederatedRun:
             if r.round == number and r.metric == "dice" and r.prompt == "none"
         }
         dices = "  ".join(f"{site} {value:.3f}" for site, value in mean.items())
-        return f"{self.run.folder} round {number}: {dices}  ({seconds:.0f} s)"
+        return f"{self.run.name} round {number}: {dices}  ({seconds:.0f} s)"
 
     def _states(self) -> dict[str, dict[str, State]]:
         return {"shared": self.federation.shared, "local": self.federation.local}
@@ -333,6 +346,7 @@ def run_benchmark(
         When names, options or data do not fit; nothing was run then.
     """
     chosen = choose_device(device)
+    results = ResultsFolder(out)
     cache = FeatureCache(out / "cache", budget_bytes=_CACHE_BYTES)
     for task in tasks:
         structures = tuple(part.structure for part in structures_of(task))
@@ -349,9 +363,9 @@ def run_benchmark(
                 recipe=recipe,
                 train_images=train_images,
             )
-            if finished(out / run.folder):
+            if run.name in results.runs:
                 continue
-            FederatedRun(
+            job = FederatedRun(
                 run,
                 sites,
                 out,
@@ -361,7 +375,7 @@ def run_benchmark(
                 split=split,
                 clicks=clicks,
                 tell=tell,
-            ).execute()
-            results, images = collect(out)
-            write_table(out / "results.csv", results)
-            write_table(out / "images.csv", images)
+            )
+            facts = job.execute()
+            results.add(run, job.tables, facts)
+            job.discard_state()

@@ -1,16 +1,23 @@
-"""Results of a benchmark as tables on disk: one folder per run, one table of all."""
+"""Results of a benchmark as tables on disk."""
 
 import csv
+import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from filelock import FileLock
 
 from napari_fedsam.app.benchmark.experiment import Run
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.files import write_text_atomically
 from napari_fedsam.training.samples import TrainingSample
+
+_RESULTS = "results.csv"
+_IMAGES = "images.csv"
+_RUNS = "runs.json"
 
 
 class ResultsError(FedSamError):
@@ -58,6 +65,9 @@ class ImageResult:
     group: str
     metric: str
     value: float
+
+
+_Row = TypeVar("_Row", Result, ImageResult)
 
 
 class RunTables:
@@ -130,89 +140,106 @@ class RunTables:
 
     def write(self, folder: Path) -> None:
         """Write both tables."""
-        write_table(folder / "results.csv", self.results)
-        write_table(folder / "images.csv", self.images)
+        write_table(folder / _RESULTS, self.results)
+        write_table(folder / _IMAGES, self.images)
 
     def read(self, folder: Path) -> None:
         """Read what was written."""
-        self.results = read_results(folder / "results.csv")
-        self.images = read_images(folder / "images.csv")
+        self.results = read_table(folder / _RESULTS, Result)
+        self.images = read_table(folder / _IMAGES, ImageResult)
+
+
+class ResultsFolder:
+    """The finished runs of a benchmark, in three files that belong into version control.
+
+    Parameters
+    ----------
+    folder : Path
+        Created when missing. What is being computed lies beside the results, ignored by git.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text_atomically(folder / ".gitignore", "/cache/\n/unfinished/\n/.lock\n")
+        self._lock = FileLock(folder / ".lock")
+
+    @property
+    def runs(self) -> dict[str, dict[str, Any]]:
+        """What is known of each finished run, by its name."""
+        try:
+            known: dict[str, dict[str, Any]] = json.loads(
+                (self._folder / _RUNS).read_text(encoding="utf-8")
+            )
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise ResultsError(
+                f"{self._folder / _RUNS} is damaged: restore it, or start a new folder."
+            ) from error
+        return known
+
+    def tables(self) -> tuple[list[Result], list[ImageResult]]:
+        """Return the numbers of all finished runs."""
+        return (
+            read_table(self._folder / _RESULTS, Result),
+            read_table(self._folder / _IMAGES, ImageResult),
+        )
+
+    def add(self, run: Run, tables: RunTables, facts: dict[str, Any]) -> None:
+        """Keep a finished run; an earlier one of that name is replaced."""
+        with self._lock:
+            results, images = self.tables()
+            results = [row for row in results if not _is_of(row, run)] + tables.results
+            images = [row for row in images if not _is_of(row, run)] + tables.images
+            write_table(self._folder / _RESULTS, results)
+            write_table(self._folder / _IMAGES, images)
+            runs = self.runs | {run.name: facts}
+            text = json.dumps(dict(sorted(runs.items())), indent=1)
+            write_text_atomically(self._folder / _RUNS, text + "\n")
+
+
+def _is_of(row: Result | ImageResult, run: Run) -> bool:
+    same = (row.task, row.method, row.seed, row.protocol) == (
+        run.task,
+        run.method,
+        run.seed,
+        run.protocol,
+    )
+    # Runs that leave a site out measure that site alone.
+    return same and (not run.unseen or row.site in ("", run.unseen))
 
 
 def write_table(path: Path, rows: Sequence[Result] | Sequence[ImageResult]) -> None:
     """Write rows as CSV in one step; values have six digits."""
     if not rows:
         return
-    names = [field.name for field in fields(rows[0])]
-    lines = [",".join(names)]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(rows[0])], lineterminator="\n")
+    writer.writeheader()
     for row in rows:
-        values = asdict(row) | {"value": f"{row.value:.6g}"}
-        lines.append(",".join(_quoted(str(values[name])) for name in names))
-    write_text_atomically(path, "\n".join(lines) + "\n")
+        writer.writerow(asdict(row) | {"value": f"{row.value:.6g}"})
+    write_text_atomically(path, text.getvalue())
 
 
-def _quoted(text: str) -> str:
-    return f'"{text}"' if "," in text else text
-
-
-def read_results(path: Path) -> list[Result]:
-    """Read a table of results; empty when there is none.
+def read_table(path: Path, kind: type[_Row]) -> list[_Row]:
+    """Read a table; empty when there is none.
 
     Raises
     ------
     ResultsError
         When the file is no such table.
     """
-    return [
-        Result(
-            **(
-                row
-                | {
-                    "seed": int(row["seed"]),
-                    "round": int(row["round"]),
-                    "value": float(row["value"]),
-                }
-            )
-        )
-        for row in _rows(path)
-    ]
-
-
-def read_images(path: Path) -> list[ImageResult]:
-    """Read a table of images; see `read_results`."""
-    return [
-        ImageResult(**(row | {"seed": int(row["seed"]), "value": float(row["value"])}))
-        for row in _rows(path)
-    ]
-
-
-def _rows(path: Path) -> Iterable[dict[str, Any]]:
+    numbers = {"seed": int, "round": int, "value": float}
     try:
         with path.open(newline="", encoding="utf-8") as handle:
-            return list(csv.DictReader(handle))
+            return [
+                kind(**{name: numbers.get(name, str)(value) for name, value in row.items()})
+                for row in csv.DictReader(handle)
+            ]
     except FileNotFoundError:
         return []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError, TypeError, csv.Error) as error:
         raise ResultsError(
-            f"The results {path} cannot be read: run the benchmark again."
+            f"The results {path} cannot be read: restore the file, or start a new folder."
         ) from error
-
-
-def collect(folder: Path) -> tuple[list[Result], list[ImageResult]]:
-    """Return the results of every finished run under a benchmark's folder."""
-    results: list[Result] = []
-    images: list[ImageResult] = []
-    for done in sorted(folder.glob("runs/*/*/done.json")):
-        results += read_results(done.parent / "results.csv")
-        images += read_images(done.parent / "images.csv")
-    return results, images
-
-
-def finished(folder: Path) -> bool:
-    """Whether a run's folder holds complete results."""
-    return (folder / "done.json").exists()
-
-
-def mark_finished(folder: Path, facts: dict[str, Any]) -> None:
-    """Say that a run's results are complete."""
-    write_text_atomically(folder / "done.json", json.dumps(facts, indent=2) + "\n")
