@@ -26,10 +26,6 @@ from napari_fedsam.federation.site_files import SiteFiles
 from napari_fedsam.federation.site_state import Phase
 from napari_fedsam.federation.site_status import SiteStatus, progress_writer, update_status
 from napari_fedsam.files import atomic_path
-from napari_fedsam.personalization.personalised_model import (
-    PersonalisedModel,
-    build_personalised_model,
-)
 from napari_fedsam.personalization.recipe import Recipe
 from napari_fedsam.sam.predictor import Predictor
 from napari_fedsam.sam.protocol import PromptableModel
@@ -38,7 +34,7 @@ from napari_fedsam.training.evaluation import Evaluation, PromptKind, evaluate
 from napari_fedsam.training.feature_cache import CachedEncoder, FeatureCache
 from napari_fedsam.training.local_update import local_update
 from napari_fedsam.training.samples import TrainingSample, samples_from_store
-from napari_fedsam.training.site_model import load_site_model
+from napari_fedsam.training.site_model import load_site_model, model_in_training
 from napari_fedsam.training.versions import VersionStore
 
 _PROMPTS: tuple[PromptKind, ...] = ("none", "box")
@@ -120,7 +116,7 @@ def train_round(content: RecordDict, files: SiteFiles) -> RecordDict:
             f"This site has {len(samples)} training cases and the federation asks for at least "
             f"{recipe.minimum_cases}; accept more corrections to take part.",
         )
-    model = _model_in_training(files, recipe)
+    model = model_in_training(files.site, recipe)
     model.load_shared(read_shared(content, model.shared_spec()))
     update = local_update(
         model,
@@ -183,7 +179,7 @@ def judge_round(content: RecordDict, files: SiteFiles) -> RecordDict:
     held_out = samples_from_store(CaseStore(files.cases), recipe, "val")
     # Before the first version the site uses the base model itself.
     present = _judge(in_use if active else load_model(recipe.base_model), held_out, cache)
-    model = _model_in_training(files, recipe)
+    model = model_in_training(files.site, recipe)
     model.load_shared(received)
     pending = _pending(files, number, recipe.hash)
     if pending is not None:
@@ -239,19 +235,6 @@ def _agreed_recipe(content: RecordDict, files: SiteFiles) -> Recipe:
     recipe = Recipe.read(files.recipe)
     check_recipe(content, recipe.hash)
     return recipe
-
-
-def _model_in_training(files: SiteFiles, recipe: Recipe) -> PersonalisedModel:
-    """Return the newest model of this site, which need not be the one in use.
-
-    Local parameters are trained on from round to round, whatever was judged in between.
-    """
-    model = build_personalised_model(recipe)
-    versions = VersionStore(files.versions)
-    newest = versions.newest(recipe.hash)
-    if newest is not None:
-        versions.load_into(model, newest)
-    return model
 
 
 def _keep_pending(

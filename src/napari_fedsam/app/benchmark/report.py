@@ -182,8 +182,10 @@ def _surface_table(results: Sequence[Result]) -> str:
         cells = []
         for task in tasks:
             apart, agreeing = distances.get((task, method)), surfaces.get((task, method))
-            known = apart and agreeing
-            cells.append(f"{np.mean(apart):.1f} / {np.mean(agreeing):.3f}" if known else "-")
+            if apart is None or agreeing is None:
+                cells.append("-")
+            else:
+                cells.append(f"{np.mean(apart):.1f} / {np.mean(agreeing):.3f}")
         rows.append([method, *cells])
     return (
         "## Outlines\n\n95th percentile of the Hausdorff distance, and surface Dice at 2 pixels, "
