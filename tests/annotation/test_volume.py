@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from napari_fedsam.annotation.ask import Ask
 from napari_fedsam.annotation.interpolation import interpolated
-from napari_fedsam.annotation.propagation import Limits, Propagation
+from napari_fedsam.annotation.propagation import Limits, Look, Propagation
 from napari_fedsam.annotation.volume_tools import (
     fill_holes,
     largest_component,
@@ -41,9 +41,13 @@ class Volume:
 
     def predict(self, embedding, prompts, *, structure=None, previous=None):
         truth = self.truth[embedding.index]
-        hit = prompts.mask is not None and (prompts.mask & truth).any()
-        mask = truth if hit or prompts.box is not None else np.zeros(SHAPE, bool)
+        mask = truth if prompts.box is not None else np.zeros(SHAPE, bool)
         return Prediction(mask, self.scores[embedding.index], np.zeros((4, 4), np.float32))
+
+    def follow(self, embedding, mask, *, structure=None):
+        truth = self.truth[embedding.index]
+        found = truth if (mask & truth).any() else truth & False
+        return Prediction(found, self.scores[embedding.index], np.zeros((4, 4), np.float32))
 
     def found(self, seeds, limits=None, **options):
         limits = limits or Limits(0, len(self.truth) - 1, **options)
@@ -104,6 +108,22 @@ def test_every_slice_is_reached_exactly_once(seeds):
     volume = Volume([5] * 20)
     found = volume.found({index: disc(5) for index in seeds})
     assert sorted(each.index for each in found) == sorted(set(range(20)) - seeds)
+
+
+def test_it_stops_where_it_looks_different():
+    volume = Volume([5] * 6)
+    pixels = np.random.default_rng(0).normal(100, 5, (6, *SHAPE))
+    pixels[4:] += 60
+    steps = Propagation(
+        volume,
+        volume.encode,
+        {1: disc(5)},
+        Limits(0, 5),
+        look=lambda index, mask: Look.of(pixels[index], mask),
+    )
+    found = list(steps.run())
+    assert masks(found) == {0, 2, 3}
+    assert found[2].why == "it looks different"
 
 
 # --- interpolation

@@ -1,6 +1,7 @@
 """Changes of the segmentation, small enough to keep any number of them for undo."""
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -80,6 +81,38 @@ class LabelEdit:
         indices = where.volume_indices(changed)
         after = np.where(mask[changed], value, 0).astype(segmentation.dtype)
         return cls.of(indices, segmentation[indices], after)
+
+    @classmethod
+    def making(
+        cls,
+        segmentation: NDArray[Any],
+        value: int,
+        volume: NDArray[np.bool_],
+        *,
+        spare_others: bool,
+    ) -> Self:
+        """Make a structure exactly a volume of the segmentation's shape (slow on a large one)."""
+        present = segmentation == value
+        wanted = volume & (present | (segmentation == 0)) if spare_others else volume
+        indices = np.nonzero(present != wanted)
+        after = np.where(wanted[indices], value, 0).astype(segmentation.dtype)
+        return cls.of(indices, segmentation[indices], after)
+
+    @classmethod
+    def joined(cls, edits: Sequence["LabelEdit"]) -> Self:
+        """Return one edit of several that touch different voxels.
+
+        Parameters
+        ----------
+        edits : sequence of LabelEdit
+            At least one.
+        """
+        indices = [edit.indices for edit in edits]
+        return cls.of(
+            tuple(np.concatenate(axis) for axis in zip(*indices, strict=True)),
+            np.concatenate([edit.before for edit in edits]),
+            np.concatenate([edit.after for edit in edits]),
+        )
 
     @classmethod
     def from_nothing(cls, segmentation: NDArray[Any]) -> Self:

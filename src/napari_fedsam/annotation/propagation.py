@@ -2,16 +2,26 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from napari_fedsam.annotation.answer import answer
 from napari_fedsam.annotation.ask import Ask
-from napari_fedsam.annotation.bit_mask import BitMask
 from napari_fedsam.sam.predictor import ImageEmbedding, Predictor
 
 Mask = NDArray[np.bool_]
+
+LOOK_ROOM = 2.0
+"""By how many spreads the median brightness may differ from where propagation started."""
+
+LEAST_ROOM = 8.0
+"""A difference of so many of 256 grey levels is always allowed."""
+
+_LEAST_PART = 0.05
+"""An object smaller than this part of the largest one is not followed."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,31 @@ class Found:
     why: str = ""
 
 
+@dataclass(frozen=True)
+class Look:
+    """The brightness of what a mask covers: its median, and its spread (scaled median deviation).
+
+    The scale is such that the spread is the standard deviation of normal noise.
+    """
+
+    middle: float
+    spread: float
+
+    @classmethod
+    def of(cls, pixels: NDArray[Any], mask: Mask) -> "Look":
+        """Look at the pixels of a slice, (H, W) or (H, W, 3) uint8, under a mask."""
+        values = pixels[mask].astype(np.float32)
+        if not values.size:
+            return cls(0.0, 0.0)
+        middle = float(np.median(values))
+        return cls(middle, 1.4826 * float(np.median(np.abs(values - middle))))
+
+    def why_not(self, other: "Look") -> str:
+        """Say that another mask covers something else, or nothing."""
+        room = max(LOOK_ROOM * self.spread, LEAST_ROOM)
+        return "" if abs(other.middle - self.middle) <= room else "it looks different"
+
+
 class Propagation:
     """Carries masks from slice to slice, from every prompted slice in both directions.
 
@@ -62,6 +97,9 @@ class Propagation:
     limits : Limits
     structure : int, optional
         The structure's value, for a model that knows it.
+    look : callable, optional
+        Returns the `Look` of a mask on the slice with an index: a mask that looks unlike the one
+        it started from is not believed.
     """
 
     def __init__(
@@ -72,7 +110,9 @@ class Propagation:
         limits: Limits,
         *,
         structure: int | None = None,
+        look: Callable[[int, Mask], "Look"] | None = None,
     ) -> None:
+        self._look = look
         self._predictor = predictor
         self._encode = encode
         self._seeds = seeds
@@ -98,19 +138,28 @@ class Propagation:
 
     def _one_way(self, seed: int, start: Mask, step: int) -> Iterator[Found]:
         before = start
+        look = None if self._look is None else self._look(seed, start)
         for index in range(seed + step, self._end(seed, step) + step, step):
-            embedding = self._encode(index)
-            found = answer(
-                self._predictor,
-                embedding,
-                Ask(mask=BitMask.of(before)),
-                structure=self._structure,
-            )
-            why = self._why_not(found.mask, found.score, before)
-            yield Found(index, None if why else found.mask, why)
+            mask, score = self._follow(self._encode(index), before)
+            why = self._why_not(mask, score, before)
+            if not why and look is not None and self._look is not None:
+                why = look.why_not(self._look(index, mask))
+            yield Found(index, None if why else mask, why)
             if why:
                 return
-            before = found.mask
+            before = mask
+
+    def _follow(self, embedding: ImageEmbedding, before: Mask) -> tuple[Mask, float]:
+        """Follow each object of a mask into the next slice."""
+        parts = [
+            self._predictor.follow(embedding, each, structure=self._structure)
+            for each in _objects(before)
+        ]
+        found = [part for part in parts if part.mask.any()]
+        if not found:
+            return np.zeros_like(before), 0.0
+        largest = max(found, key=lambda part: int(part.mask.sum()))
+        return np.logical_or.reduce([part.mask for part in found]), largest.score
 
     def _end(self, seed: int, step: int) -> int:
         """Return the last slice of a direction: the limit, or half way to the next seed."""
@@ -140,3 +189,11 @@ class Propagation:
     def _answer(self, index: int, ask: Ask) -> Mask:
         embedding = self._encode(index)
         return answer(self._predictor, embedding, ask, structure=self._structure).mask
+
+
+def _objects(mask: Mask) -> list[Mask]:
+    labelled, count = ndimage.label(mask)
+    sizes = np.bincount(labelled.ravel(), minlength=count + 1)[1:]
+    return [
+        labelled == value + 1 for value in range(count) if sizes[value] >= _LEAST_PART * sizes.max()
+    ]

@@ -335,6 +335,39 @@ class AnnotationSession:
         changed[1, down, right] = (edit.before[here] == place.structure) & (edit.after[here] == 0)
         return changed[0], changed[1]
 
+    def put_masks(self, axis: int, structure: int, masks: Mapping[int, NDArray[np.bool_]]) -> int:
+        """Write a structure's masks into many slices of one plane (one undo step).
+
+        Accepted slices are left as they are, and so are other structures where they are spared.
+
+        Returns
+        -------
+        int
+            How many slices were changed.
+        """
+        edits = []
+        for index, mask in masks.items():
+            place = Place(SliceKey(axis, index), structure)
+            if place in self._accepted:
+                continue
+            shown = place.slice.pixels(self.segmentation)
+            spared = self.preserve_others & (shown != 0) & (shown != structure)
+            edits.append(
+                LabelEdit.giving(self.segmentation, place.slice, structure, mask & ~spared)
+            )
+        edits = [edit for edit in edits if len(edit)]
+        if edits:
+            self.change(LabelEdit.joined(edits))
+        return len(edits)
+
+    def change(self, edit: LabelEdit) -> None:
+        """Change the segmentation (one undo step)."""
+        place, back = self.view.place, edit.swapped()
+        self._edit(edit)
+        self._history.record(
+            Step(lambda: self._go_and_edit(place, back), lambda: self._go_and_edit(place, edit))
+        )
+
     # --- undo and redo
 
     def undo(self) -> bool:

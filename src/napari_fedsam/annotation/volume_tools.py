@@ -17,7 +17,7 @@ def fill_holes(volume: Volume, spacing: Spacing) -> Volume:  # noqa: ARG001 - on
     """Fill what is enclosed on all sides; in a single slice, what its outline encloses."""
     flat = volume.shape[0] == 1
     image = sitk.GetImageFromArray((volume[0] if flat else volume).astype(np.uint8))
-    filled = sitk.GetArrayFromImage(sitk.BinaryFillhole(image)) > 0
+    filled = np.asarray(sitk.GetArrayFromImage(sitk.BinaryFillhole(image)) > 0)
     return filled[np.newaxis] if flat else filled
 
 
@@ -29,11 +29,11 @@ def largest_component(volume: Volume, spacing: Spacing) -> Volume:  # noqa: ARG0
 
 
 def smooth(volume: Volume, spacing: Spacing) -> Volume:
-    """Smooth the surface by a Gaussian as wide as the coarsest voxel, which keeps its place."""
+    """Smooth the surface by a Gaussian whose deviation is half of the coarsest voxel."""
     image = sitk.GetImageFromArray(volume.astype(np.float32))
     image.SetSpacing(tuple(reversed(spacing)))
     width = max(step for step, count in zip(spacing, volume.shape, strict=True) if count > 1)
-    blurred = sitk.DiscreteGaussian(image, variance=width**2, maximumKernelWidth=64)
+    blurred = sitk.DiscreteGaussian(image, variance=(width / 2) ** 2, maximumKernelWidth=64)
     return np.asarray(sitk.GetArrayFromImage(blurred) > 0.5)
 
 

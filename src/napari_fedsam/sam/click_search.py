@@ -70,7 +70,7 @@ def candidate_boxes(
     if len(negatives) > 1:
         cuts += [_cut_short_of_all(box, negatives, low, high) for box in boxes]
     boxes += cuts
-    return list(dict.fromkeys(_clipped(box, shape) for box in boxes))
+    return list(dict.fromkeys(clipped(box, shape) for box in boxes))
 
 
 def _union(box: Box, low: NDArray[np.float32], high: NDArray[np.float32]) -> Box:
@@ -127,7 +127,8 @@ def _area(box: Box) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def _clipped(box: Box, shape: tuple[int, int]) -> Box:
+def clipped(box: Box, shape: tuple[int, ...]) -> Box:
+    """Return the part of a box that lies in an image of shape (H, W)."""
     height, width = shape
     x0, x1 = np.clip((box[0], box[2]), 0, width - 1)
     y0, y1 = np.clip((box[1], box[3]), 0, height - 1)
@@ -228,3 +229,12 @@ def clicked_components(
         wanted |= set(components[previous].tolist())
     wanted -= {0}
     return np.isin(components, list(wanted)) if 0 < len(wanted) < count else mask
+
+
+def overlapping_components(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Keep the components of a mask that overlap another mask of the same shape (H, W)."""
+    from scipy import ndimage
+
+    components, _ = ndimage.label(mask)
+    wanted = set(components[other].tolist()) - {0}
+    return np.isin(components, list(wanted))

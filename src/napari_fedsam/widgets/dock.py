@@ -15,6 +15,7 @@ from napari_fedsam.annotation.errors import AnnotationError
 from napari_fedsam.annotation.model_in_use import ModelInUse
 from napari_fedsam.annotation.model_source import SITE_MODEL, ModelSource
 from napari_fedsam.annotation.session import AnnotationSession
+from napari_fedsam.annotation.volume_tools import fill_holes, largest_component, smooth
 from napari_fedsam.cases.case import Structure
 from napari_fedsam.cases.store import CaseStore
 from napari_fedsam.errors import FedSamError
@@ -25,6 +26,7 @@ from napari_fedsam.widgets.case_panel import CasePanel
 from napari_fedsam.widgets.cases_section import CasesSection
 from napari_fedsam.widgets.federation_section import FederationSection
 from napari_fedsam.widgets.inference import InferenceLoop
+from napari_fedsam.widgets.key_list import show_keys
 from napari_fedsam.widgets.keys import ACTION_CALLS, bind_keys, unbind_keys
 from napari_fedsam.widgets.layers import scan_of
 from napari_fedsam.widgets.mask_layers import ROLE_KEY
@@ -42,6 +44,8 @@ from napari_fedsam.widgets.session_section import SessionSection
 from napari_fedsam.widgets.site_panel import SitePanel
 from napari_fedsam.widgets.structure_panel import StructurePanel
 from napari_fedsam.widgets.structure_section import StructureSection
+from napari_fedsam.widgets.volume_panel import VolumePanel
+from napari_fedsam.widgets.volume_section import VolumeSection
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -90,6 +94,9 @@ class FedSamWidget(QWidget):
             self._tell,
             open_scan=self.open_scan,
         )
+        self._volume_panel = VolumePanel(
+            self.session, self.volume_section, self.background, self._tell
+        )
         self._mask_prompts = MaskPrompts(viewer, self.session, self.background, self._tell)
         self._case_panel = CasePanel(self.session, self.cases_section, self.background, self._tell)
         self._structure_panel = StructurePanel(
@@ -102,6 +109,9 @@ class FedSamWidget(QWidget):
         self._connect()
         self._lay_out()
         bind_keys(viewer, self)
+        # napari's own key bindings know no question mark.
+        self._canvas = viewer.window._qt_viewer.canvas.native
+        self._canvas.installEventFilter(self)
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._refresh)
         self._timer.start(REFRESH_MS)
@@ -119,6 +129,7 @@ class FedSamWidget(QWidget):
         self.prompt_section = PromptSection(self.session, self.do)
         self.session_section.save_wanted.connect(self.save_session)
         self.session_section.open_wanted.connect(self.open_session)
+        self.volume_section = VolumeSection(self.session.view, self.do)
         self.cases_section = CasesSection(
             self.store.folder, self.store.thumbnail_path, self.session.annotator
         )
@@ -157,6 +168,7 @@ class FedSamWidget(QWidget):
             ("Model", self.model_section),
             ("Structure", self.structure_section),
             ("Prompts", self.prompt_section),
+            ("Volume", self.volume_section),
             ("Cases", self.cases_section),
             ("Session", self.session_section),
             ("Federation", self.federation_section),
@@ -335,6 +347,34 @@ class FedSamWidget(QWidget):
             )
         self.session.view.choose_structure(structures[place - 1].value)
 
+    def propagate(self) -> None:
+        """Carry the structure through the volume in both directions."""
+        self._volume_panel.propagate()
+
+    def interpolate(self) -> None:
+        """Fill the slices between accepted ones."""
+        self._volume_panel.interpolate()
+
+    def cancel_volume(self) -> None:
+        """Stop propagation and keep what it has found."""
+        self._volume_panel.cancel()
+
+    def fill_holes(self) -> None:
+        """Fill the holes of the structure's volume."""
+        self._volume_panel.apply(fill_holes)
+
+    def largest_component(self) -> None:
+        """Keep the largest part of the structure's volume."""
+        self._volume_panel.apply(largest_component)
+
+    def smooth(self) -> None:
+        """Smooth the structure's surface."""
+        self._volume_panel.apply(smooth)
+
+    def show_keys(self) -> None:
+        """List all keys."""
+        show_keys(self)
+
     def clear(self) -> None:
         """Remove the prompts of this slice."""
         self.session.clear()
@@ -370,10 +410,13 @@ class FedSamWidget(QWidget):
         self.viewer.layers.events.removed.disconnect(self._layer_removed)
         self.viewer.events.theme.disconnect(self._apply_theme)
         unbind_keys(self.viewer)
+        self._canvas.removeEventFilter(self)
         self._session_panel.close()
+        self._volume_panel.close()
         self._inference.close()
         self._display.close()
         self.prompt_section.close_section()
+        self.volume_section.close_section()
         self.scan_section.close_section()
         self._site_panel.close()
         self.background.close()
@@ -442,8 +485,11 @@ class FedSamWidget(QWidget):
         return bool(super().event(event))
 
     def eventFilter(self, watched: Any, event: QEvent) -> bool:  # noqa: N802
-        """Shut down with the main window; one closed by hand may still be kept open."""
-        if event.type() == QEvent.Type.Close:
+        """Shut down with the main window (one closed by hand may still be kept open); list keys."""
+        if event.type() == QEvent.Type.KeyPress and event.text() == "?":
+            self.do("show_keys")
+            return True
+        if event.type() == QEvent.Type.Close and watched is not self._canvas:
             if event.spontaneous():
                 QTimer.singleShot(0, lambda: self._shut_down_unless_visible(watched))
             else:

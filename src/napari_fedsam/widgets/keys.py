@@ -74,6 +74,15 @@ ACTIONS = (
     KeyAction("redo", "Do again what was taken back", "Shift-U"),
     KeyAction("clear", "Remove all prompts from this slice", "Alt-U"),
     KeyAction("toggle_preserve", "Spare other structures, or overwrite them", "Shift-B"),
+    KeyAction("propagate", "Carry the structure through the volume in both directions", "Alt-J"),
+    KeyAction("interpolate", "Fill the slices between accepted ones", "Alt-K"),
+    KeyAction("cancel_volume", "Stop propagation and keep what it has found", "Shift-J"),
+    KeyAction("fill_holes", "Fill the holes of the structure's volume", "Alt-G"),
+    KeyAction("largest_component", "Keep the largest part of the structure's volume", "Alt-Q"),
+    KeyAction("smooth", "Smooth the structure's surface", "Alt-B"),
+    KeyAction("save_session", "Save prompts, masks and structures as one file", "Alt-S"),
+    KeyAction("open_session", "Go on with a saved session", "Alt-O"),
+    KeyAction("show_keys", "List all keys; so does ?", "Alt-/"),
     KeyAction("next_slice", "Go to the next slice", "N"),
     KeyAction("previous_slice", "Go to the previous slice", "Shift-N"),
     *(
@@ -124,10 +133,15 @@ def _command(name: str) -> Callable[..., Any]:
     return run
 
 
+def shown_keys(action: KeyAction) -> str:
+    """Return the keys that an action has now, for people; "" when it has none."""
+    keys = action_manager._shortcuts.get(action.id) or ()
+    return " or ".join(str(Shortcut(key)) for key in keys)
+
+
 def tooltip(action: KeyAction) -> str:
     """Return an action's description with the keys it has now."""
-    keys = action_manager._shortcuts.get(action.id) or ()
-    shown = " or ".join(str(Shortcut(key)) for key in keys)
+    shown = shown_keys(action)
     return f"{action.description} ({shown})" if shown else action.description
 
 

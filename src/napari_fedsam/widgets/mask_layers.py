@@ -76,6 +76,7 @@ class MaskLayers:
         self.is_touching_up = False
         session.answering.preview_changed.connect(self.show_preview)
         session.view.slice_changed.connect(self._slice_changed)
+        session.preserve_changed.connect(self._show_preserve)
         session.view.structure_changed.connect(self._show_structures)
 
     def segmentation_for(self, image: "Image") -> Any:
@@ -92,7 +93,19 @@ class MaskLayers:
         self._take_over_history(self.segmentation)
         # Connecting twice is the same as once.
         self.segmentation.events.paint.connect(self._segmentation_painted)
+        self.segmentation.events.preserve_labels.connect(self._preserve_chosen)
+        self._show_preserve()
         return self.segmentation.data
+
+    def _show_preserve(self) -> None:
+        """Let napari's own brush spare other structures too, or overwrite them."""
+        if self.segmentation is not None:
+            self.segmentation.preserve_labels = self._session.preserve_others
+
+    def _preserve_chosen(self) -> None:
+        layer, session = self.segmentation, self._session
+        if layer is not None and layer.preserve_labels != session.preserve_others:
+            session.set_preserve_others(layer.preserve_labels)
 
     def _take_over_history(self, layer: Labels) -> None:
         layer.undo = self._session.undo
@@ -210,6 +223,7 @@ class MaskLayers:
         layer = self.segmentation
         if layer is not None and "undo" in vars(layer):
             layer.events.paint.disconnect(self._segmentation_painted)
+            layer.events.preserve_labels.disconnect(self._preserve_chosen)
             del layer.undo, layer.redo
         if self.preview is not None and self.preview in self._viewer.layers:
             self._viewer.layers.remove(self.preview)
