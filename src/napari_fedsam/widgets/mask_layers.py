@@ -7,6 +7,7 @@ import numpy as np
 from napari.layers import Labels
 from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
+from qtpy.QtCore import QTimer
 from scipy import ndimage
 
 from napari_fedsam.annotation.label_edit import Indices
@@ -161,6 +162,9 @@ class MaskLayers:
         self.preview.mode = "paint" if wanted else "pan_zoom"
         self.show_preview()
 
+    def _preview_painted_soon(self) -> None:
+        QTimer.singleShot(0, self._preview_painted)
+
     def _preview_painted(self) -> None:
         """Tell the session what was painted on the answer and erased from it."""
         layer, session = self.preview, self._session
@@ -191,7 +195,8 @@ class MaskLayers:
         self.is_touching_up = False
         self.preview.brush_size = max(2, max(self._session.view.shape) // 40)
         self._take_over_history(self.preview)
-        self.preview.events.paint.connect(self._preview_painted)
+        # napari tells of some changes, such as filling, before it makes them.
+        self.preview.events.paint.connect(self._preview_painted_soon)
         self.preview.mouse_drag_callbacks.append(self._stroke)
         self._show_structures()
         self._viewer.layers.selection.active = active
