@@ -22,7 +22,7 @@ _BUTTONS = (
         ("use_lasso", "Lasso"),
     ),
     (
-        ("use_neighbour", "From neighbour"),
+        ("use_neighbour", "Neighbour"),
         ("use_layer_mask", "From layer"),
         ("use_file_mask", "From file…"),
     ),
