@@ -51,7 +51,8 @@ class LocalCopies(nn.Module):
     def follow(self, copy: nn.Parameter, before: torch.Tensor, now: torch.Tensor) -> None:
         """Adjust a copy to a shared parameter's new value."""
         if self.following == "shifted":
-            copy.add_(now - before)
+            # In this order, so that a copy that equals its original goes on doing so exactly.
+            copy.copy_(now + (copy - before))
 
 
 def copy_name(prefix: str, parameter: str) -> str:
