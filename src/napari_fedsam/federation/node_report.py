@@ -30,12 +30,12 @@ _REASONS = (
     (
         "mismatch, certificate is not valid for",
         "The coordinator's certificate was made for another address; check the address in the "
-        "federation profile with the coordinator.",
+        "invitation with the coordinator.",
     ),
     (
         "certificate_verify_failed",
         "The coordinator could not prove who it is (its certificate is not signed by this "
-        "federation's authority); do not go on, and ask the coordinator for a new profile.",
+        "federation's authority); do not go on, and ask the coordinator for a new invitation.",
     ),
     (
         "exit code: 606",

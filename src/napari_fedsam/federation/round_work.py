@@ -18,10 +18,12 @@ from napari_fedsam.federation.messages import (
     SHARED_KEY,
     check_recipe,
     config_record,
+    left_out_of,
     read_shared,
     round_of,
     shared_record,
 )
+from napari_fedsam.federation.privacy import privatise
 from napari_fedsam.federation.site_files import SiteFiles
 from napari_fedsam.federation.site_state import Phase
 from napari_fedsam.federation.site_status import SiteStatus, progress_writer, update_status
@@ -108,7 +110,8 @@ def train_round(content: RecordDict, files: SiteFiles) -> RecordDict:
     """
     recipe = _agreed_recipe(content, files)
     number = round_of(content)
-    update_status(files.status, phase=Phase.TRAINING, progress=0.0, round=number, message="")
+    message = _told_left_out(content).lstrip()
+    update_status(files.status, phase=Phase.TRAINING, progress=0.0, round=number, message=message)
     samples = samples_from_store(CaseStore(files.cases), recipe, "train")
     if len(samples) < recipe.minimum_cases:
         raise RefusedMessageError(
@@ -117,7 +120,8 @@ def train_round(content: RecordDict, files: SiteFiles) -> RecordDict:
             f"{recipe.minimum_cases}; accept more corrections to take part.",
         )
     model, _ = load_site_model(files.site, recipe)
-    model.load_shared(read_shared(content, model.shared_spec()))
+    received = read_shared(content, model.shared_spec())
+    model.load_shared(received)
     update = local_update(
         model,
         samples,
@@ -137,9 +141,9 @@ def train_round(content: RecordDict, files: SiteFiles) -> RecordDict:
     }
     return RecordDict(
         {
-            SHARED_KEY: shared_record(model.shared_state()),
+            SHARED_KEY: shared_record(_to_send(model.shared_state(), received, recipe)),
             METRICS_KEY: MetricRecord(metrics),
-            CONFIG_KEY: config_record(recipe.hash),
+            CONFIG_KEY: config_record(recipe.hash, number),
         }
     )
 
@@ -172,6 +176,7 @@ def judge_round(content: RecordDict, files: SiteFiles) -> RecordDict:
     recipe = _agreed_recipe(content, files)
     number = round_of(content)
     message = "Fitting the new model to this site and judging it on held-out cases."
+    left_out = _told_left_out(content)
     update_status(files.status, phase=Phase.TRAINING, progress=0.0, round=number, message=message)
     cache = FeatureCache(files.feature_cache)
     model, active = load_site_model(files.site, recipe)
@@ -212,7 +217,7 @@ def judge_round(content: RecordDict, files: SiteFiles) -> RecordDict:
         files.status,
         phase=Phase.UP_TO_DATE,
         progress=1.0,
-        message=judgement.message,
+        message=f"{judgement.message}{left_out}",
         dice_history=history,
     )
     metrics = {
@@ -222,14 +227,32 @@ def judge_round(content: RecordDict, files: SiteFiles) -> RecordDict:
         "dice-box": dice["box"] or 0.0,
         "activated": int(judgement.take),
     }
-    return RecordDict({METRICS_KEY: MetricRecord(metrics), CONFIG_KEY: config_record(recipe.hash)})
+    return RecordDict(
+        {METRICS_KEY: MetricRecord(metrics), CONFIG_KEY: config_record(recipe.hash, number)}
+    )
+
+
+def _told_left_out(content: RecordDict) -> str:
+    code = left_out_of(content)
+    if code is None:
+        return ""
+    return f" The coordinator left out this site's last update: {code.explanation}."
+
+
+def _to_send(
+    trained: dict[str, Tensor], received: dict[str, Tensor], recipe: Recipe
+) -> dict[str, Tensor]:
+    privacy = recipe.federation.privacy
+    if privacy is None or privacy.noise == "central":
+        return trained
+    return privatise(trained, received, privacy)
 
 
 def _agreed_recipe(content: RecordDict, files: SiteFiles) -> Recipe:
     if not files.recipe.exists():
         raise RefusedMessageError(
             ReplyCode.NOT_IN_FEDERATION,
-            "This site has no recipe; install the federation's profile.",
+            "This site has no recipe; import the coordinator's invitation.",
         )
     recipe = Recipe.read(files.recipe)
     check_recipe(content, recipe.hash)

@@ -42,9 +42,9 @@ class SiteFiles:
         return self.site / "cache"
 
     @property
-    def profile(self) -> Path:
-        """Return the file of the federation profile."""
-        return self.folder / "profile.json"
+    def invitation(self) -> Path:
+        """Return the file of the invitation that was imported."""
+        return self.folder / "invitation.json"
 
     @property
     def recipe(self) -> Path:

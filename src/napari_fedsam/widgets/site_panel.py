@@ -7,20 +7,21 @@ from pathlib import Path
 from qtpy.QtCore import QObject, Signal
 
 from napari_fedsam.errors import FedSamError
-from napari_fedsam.federation.profile import SiteProfile
+from napari_fedsam.federation.invitation import Invitation
 from napari_fedsam.federation.site import Site
 from napari_fedsam.federation.site_state import Phase
 from napari_fedsam.widgets.background import Background
+from napari_fedsam.widgets.federation_invitation import agree_to_invitation
 from napari_fedsam.widgets.federation_section import FederationSection
 
 
 class SitePanel(QObject):
     """Joins and leaves in a thread, and shows the site's state whenever `refresh` is called.
 
-    Signals: `profile_installed`.
+    Signals: `invitation_imported`.
     """
 
-    profile_installed = Signal()
+    invitation_imported = Signal()
 
     def __init__(
         self,
@@ -37,7 +38,7 @@ class SitePanel(QObject):
         self._changing = ""
         section.join_wanted.connect(self.join)
         section.leave_wanted.connect(self.leave)
-        section.profile_chosen.connect(self.install)
+        section.invitation_chosen.connect(self.import_invitation)
         section.key_wanted.connect(self._copy_key)
         self._show()
 
@@ -61,14 +62,17 @@ class SitePanel(QObject):
         """Stop taking part; ends the background processes."""
         self._change("leaving", self.site.leave)
 
-    def install(self, path: Path) -> None:
-        """Make a coordinator's profile file this site's federation."""
+    def import_invitation(self, path: Path) -> None:
+        """Make an invitation's federation this site's, once a person has compared it."""
         try:
-            self.site.install(SiteProfile.read(path))
+            invitation = Invitation.read(path)
+            if not agree_to_invitation(invitation, self.site.invitation, self._section):
+                return
+            self.site.import_invitation(invitation)
         except FedSamError as error:
             self._tell(error)
         else:
-            self.profile_installed.emit()
+            self.invitation_imported.emit()
         self._show()
 
     def close(self) -> None:
