@@ -9,6 +9,7 @@ import typer
 from napari_fedsam.app.console import console
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.federation.coordinator import Coordinator
+from napari_fedsam.federation.coordinator_report import write_report
 from napari_fedsam.federation.coordinator_setup import Reach, own_certificate
 from napari_fedsam.federation.invitation import Invitation
 from napari_fedsam.federation.invitation_words import invitation_in_words
@@ -159,6 +160,16 @@ def coordinator_status(folder: CoordinatorFolder) -> None:
         _say(f"  {result.summary}")
     if status.waits_for:
         _say(f"  a round would wait: {status.waits_for}")
+
+
+@coordinator_app.command("report")
+def report(
+    folder: CoordinatorFolder,
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
+) -> None:
+    """Write a report of all rounds: Dice, participation, bytes, norms, left out, privacy."""
+    path = write_report(Coordinator(folder), out)
+    _say(f"Report: {path}")
 
 
 @coordinator_app.command("stop")
