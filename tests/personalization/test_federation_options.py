@@ -75,8 +75,23 @@ def test_a_method_with_an_average_of_its_own_takes_no_other():
             recipe(3, "fedsca", **options)
 
 
-def test_the_options_are_part_of_the_hash():
-    assert recipe(3).hash != recipe(3, norm_limit=5.0).hash
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, {"aggregation": "median"}),
+        ({}, {"weights": "equal"}),
+        ({}, {"case_cap": 9}),
+        ({"aggregation": "fedadam"}, {"server_learning_rate": 0.5}),
+        ({"aggregation": "trimmed_mean"}, {"trimmed_share": 0.3}),
+        ({"aggregation": "krum"}, {"malicious_sites": 2}),
+        ({}, {"norm_limit": None}),
+        ({"weights": "equal"}, {"privacy": NOISE}),
+        ({}, {"hours": "22:00-06:00"}),
+        ({}, {"deadline_minutes": 5}),
+    ],
+)
+def test_every_option_is_part_of_the_hash(before, after):
+    assert recipe(9, **before).hash != recipe(9, **{**before, **after}).hash
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ from napari_fedsam.training.evaluation import Evaluation, PromptKind, evaluate
 from napari_fedsam.training.feature_cache import CachedEncoder, FeatureCache
 from napari_fedsam.training.local_update import local_update
 from napari_fedsam.training.samples import TrainingSample, samples_from_store
-from napari_fedsam.training.site_model import load_site_model
+from napari_fedsam.training.site_model import load_site_model, model_in_training
 from napari_fedsam.training.versions import VersionStore
 
 _PROMPTS: tuple[PromptKind, ...] = ("none", "box")
@@ -119,7 +119,7 @@ def train_round(content: RecordDict, files: SiteFiles) -> RecordDict:
             f"This site has {len(samples)} training cases and the federation asks for at least "
             f"{recipe.minimum_cases}; accept more corrections to take part.",
         )
-    model, _ = load_site_model(files.site, recipe)
+    model = model_in_training(files.site, recipe)
     received = read_shared(content, model.shared_spec())
     model.load_shared(received)
     update = local_update(
@@ -179,11 +179,12 @@ def judge_round(content: RecordDict, files: SiteFiles) -> RecordDict:
     left_out = _told_left_out(content)
     update_status(files.status, phase=Phase.TRAINING, progress=0.0, round=number, message=message)
     cache = FeatureCache(files.feature_cache)
-    model, active = load_site_model(files.site, recipe)
-    received = read_shared(content, model.shared_spec())
+    in_use, active = load_site_model(files.site, recipe)
+    received = read_shared(content, in_use.shared_spec())
     held_out = samples_from_store(CaseStore(files.cases), recipe, "val")
     # Before the first version the site uses the base model itself.
-    present = _judge(model if active else load_model(recipe.base_model), held_out, cache)
+    present = _judge(in_use if active else load_model(recipe.base_model), held_out, cache)
+    model = model_in_training(files.site, recipe)
     model.load_shared(received)
     pending = _pending(files, number, recipe.hash)
     if pending is not None:

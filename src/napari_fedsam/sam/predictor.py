@@ -148,15 +148,16 @@ class Predictor:
             if prompts.box is None and not len(prompts.points):
                 # No model was trained on a mask alone: its box says where to look.
                 prompts = replace(prompts, box=box_of_mask(prompts.mask))
-        if len(prompts.points) and not len(prompts.positives):
-            if previous is None and prompts.box is None:
-                raise PromptError(
-                    "Only negative clicks were given: add a positive click or a box first."
-                )
+        clicked = len(prompts.points) > 0
+        if clicked and not len(prompts.positives) and previous is None and prompts.box is None:
+            raise PromptError(
+                "Only negative clicks were given: add a positive click or a box first."
+            )
+        if not clicked or "point" in self.model.prompt_kinds:
+            return self._decode_one(embedding, prompts, structure, previous)
+        if not len(prompts.positives):
             return self._without_negatives(embedding, prompts, structure, previous)
-        if len(prompts.points) and "point" not in self.model.prompt_kinds:
-            return self._search(embedding, prompts, structure, previous)
-        return self._decode_one(embedding, prompts, structure, previous)
+        return self._search(embedding, prompts, structure, previous)
 
     def set_image(self, image: NDArray[np.uint8]) -> None:
         """Encode an image and keep it for `predict_current`."""

@@ -38,6 +38,8 @@ from napari_fedsam.widgets.section_parts import Section
 from napari_fedsam.widgets.site_panel import SitePanel
 from napari_fedsam.widgets.structure_panel import StructurePanel
 from napari_fedsam.widgets.structure_section import StructureSection
+from napari_fedsam.widgets.training_panel import TrainingPanel
+from napari_fedsam.widgets.training_section import TrainingSection
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -86,6 +88,9 @@ class FedSamWidget(QWidget):
             self.background,
             self._tell,
         )
+        self._training_panel = TrainingPanel(
+            self._models.source, self.store, self.training_section, self._tell
+        )
         self._connect()
         self._lay_out()
         bind_keys(viewer, self)
@@ -106,6 +111,7 @@ class FedSamWidget(QWidget):
         self.cases_section = CasesSection(
             self.store.folder, self.store.thumbnail_path, self.session.annotator
         )
+        self.training_section = TrainingSection()
         self.federation_section = FederationSection()
 
     def _connect(self) -> None:
@@ -122,6 +128,7 @@ class FedSamWidget(QWidget):
         self._models.loaded.connect(self._use_model)
         self._models.failed.connect(self._tell)
         self._models.activity.connect(self._show_loading)
+        self._training_panel.finished.connect(self._models.follow_site)
         self._site_panel.invitation_imported.connect(self._invitation_imported)
         self.background.idle_changed.connect(self.idle_changed)
         self.viewer.layers.events.inserted.connect(self._layer_inserted)
@@ -141,6 +148,7 @@ class FedSamWidget(QWidget):
             ("Structure", self.structure_section),
             ("Prompts", self.prompt_section),
             ("Cases", self.cases_section),
+            ("Training", self.training_section),
             ("Federation", self.federation_section),
         ):
             column.addWidget(Section(title, section))
@@ -300,6 +308,7 @@ class FedSamWidget(QWidget):
         self._display.close()
         self.prompt_section.close_section()
         self.scan_section.close_section()
+        self._training_panel.close()
         self._site_panel.close()
         self.background.close()
 
