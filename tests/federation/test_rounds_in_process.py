@@ -14,12 +14,15 @@ from napari_fedsam.federation.audit import read_audit
 from napari_fedsam.federation.client_app import app
 from napari_fedsam.federation.coordinator import Coordinator
 from napari_fedsam.federation.errors import ReplyCode
-from napari_fedsam.federation.in_process import InProcessGrid
+from napari_fedsam.federation.in_process import InProcessGrid, payload_of
 from napari_fedsam.federation.messages import config_record, shared_record
+from napari_fedsam.federation.sent import open_sent
 from napari_fedsam.federation.server_app import run_rounds
+from napari_fedsam.federation.site import Site
 from napari_fedsam.federation.site_files import SiteFiles
 from napari_fedsam.federation.site_state import Phase
-from napari_fedsam.federation.site_status import SiteStatus
+from napari_fedsam.federation.site_status import SiteStatus, update_status
+from napari_fedsam.personalization.federation_options import FederationOptions, PrivacyOptions
 from napari_fedsam.personalization.personalised_model import build_personalised_model
 from napari_fedsam.training.evaluation import Evaluation, ImageResult
 from napari_fedsam.training.versions import VersionStore
@@ -102,6 +105,13 @@ def test_the_audit_log_lists_exactly_what_was_sent(played):
         lines = read_audit(files.audit)
         assert [line.bytes for line in lines] == [len(payload) for payload in payloads]
         assert [(line.round, line.purpose) for line in lines] == [(1, "train"), (1, "evaluate")]
+
+
+def test_what_is_kept_of_a_message_is_what_was_sent(played):
+    for node, files in played.sites.items():
+        payloads = [payload for sender, payload in played.sent if sender == node]
+        for line, payload in zip(read_audit(files.audit), payloads, strict=True):
+            assert payload_of(open_sent(files.sent, line)) == payload
 
 
 def traces_of(files):
@@ -191,6 +201,44 @@ def test_too_few_cases_is_a_code_to_the_coordinator_and_a_number_to_the_user(sit
     status = SiteStatus.read(site.status)
     assert status.phase is Phase.WAITING
     assert "has 0 training cases" in status.message
+
+
+def test_a_paused_site_declines_and_trains_nothing(site, ask, add_cases, monkeypatch):
+    add_cases(site.site)
+    Site(site.site).change_settings(paused=True)
+    monkeypatch.setattr(round_work, "model_in_training", None)
+    reply, _ = ask("train")
+    assert reply.error.reason == ReplyCode.DECLINED
+    status = SiteStatus.read(site.status)
+    assert (status.phase, "is paused" in status.message) == (Phase.WAITING, True)
+
+
+def test_a_site_waits_for_new_cases(site, ask, add_cases, monkeypatch):
+    add_cases(site.site, train=2)
+    Site(site.site).change_settings(new_cases=2)
+    update_status(site.status, trained_cases=1)
+    monkeypatch.setattr(round_work, "model_in_training", None)
+    reply, _ = ask("train")
+    assert reply.error.reason == ReplyCode.DECLINED
+    assert "1 new training cases" in SiteStatus.read(site.status).message
+
+
+def test_a_site_with_noise_of_its_own_sends_no_exact_update(
+    site, ask, recipe, add_cases, monkeypatch
+):
+    add_cases(site.site)
+    asked = []
+    monkeypatch.setattr(
+        round_work,
+        "privatise",
+        lambda _trained, received, options: (asked.append(options), received)[1],
+    )
+    privacy = PrivacyOptions(noise="local", clipping_norm=1, noise_multiplier=1)
+    noisy = recipe.model_copy(update={"federation": FederationOptions(privacy=privacy)})
+    noisy.write(site.recipe)
+    reply, _ = ask("train", recipe_hash=noisy.hash)
+    assert reply.has_content()
+    assert asked == [privacy]
 
 
 @pytest.mark.parametrize("error", [RuntimeError, OSError, KeyError])

@@ -5,15 +5,20 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from pydantic import ValidationError
+from safetensors.numpy import save_file
 
 from napari_fedsam.app.console import console
+from napari_fedsam.cases.case import Structure
 from napari_fedsam.errors import FedSamError
+from napari_fedsam.federation.audit import AuditLine
 from napari_fedsam.federation.coordinator import Coordinator
 from napari_fedsam.federation.coordinator_report import write_report
 from napari_fedsam.federation.coordinator_setup import Reach, own_certificate
 from napari_fedsam.federation.invitation import Invitation
 from napari_fedsam.federation.invitation_words import invitation_in_words
 from napari_fedsam.federation.keys import fingerprint
+from napari_fedsam.federation.sent import arrays_of, open_sent
 from napari_fedsam.federation.site import Site
 from napari_fedsam.federation.site_state import Phase
 from napari_fedsam.files import write_text_atomically
@@ -30,6 +35,7 @@ SiteFolder = Annotated[
 SiteName = Annotated[str, typer.Argument(help="The site's name.")]
 
 _POLL_SECONDS = 0.5
+_COLORS = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#d55e00")
 
 
 def _site(folder: Path | None) -> Site:
@@ -38,6 +44,28 @@ def _site(folder: Path | None) -> Site:
 
 def _say(line: str) -> None:
     console.print(line, markup=False)
+
+
+@coordinator_app.command("recipe")
+def new_recipe(
+    file: Annotated[Path, typer.Argument(help="The recipe file to write.")],
+    name: Annotated[str, typer.Option(help="The task in words.")],
+    structure: Annotated[list[str], typer.Option(help="A structure's name; repeatable.")],
+    method: Annotated[str, typer.Option(help="How to personalise.")] = "pfedsam",
+) -> None:
+    """Write a recipe with the defaults, to be read and edited."""
+    if file.exists():
+        raise FedSamError(f"{file} exists already; choose another name.")
+    structures = tuple(
+        Structure(value=value, name=each, color=_COLORS[(value - 1) % len(_COLORS)])
+        for value, each in enumerate(structure, start=1)
+    )
+    try:
+        recipe = Recipe(name=name, structures=structures, method=method)
+    except ValidationError as error:
+        raise FedSamError(f"This is no recipe: {error.errors()[0]['msg']}.") from error
+    recipe.write(file)
+    _say(f"Read and edit {file}; its fields are explained in docs/federation.md.")
 
 
 @coordinator_app.command()
@@ -269,3 +297,78 @@ def site_status(folder: SiteFolder = None) -> None:
     if state.message:
         _say(state.message)
     _say(f"rounds joined {state.rounds_joined}, bytes sent {state.bytes_sent}")
+
+
+@site_app.command("test")
+def check_connection(folder: SiteFolder = None) -> None:
+    """Test name, port, certificate, clock, key, recipe and app, and explain what fails."""
+    passed = True
+    for check in _site(folder).test_connection():
+        _say(f"{'ok  ' if check.passed else 'FAIL'} {check.name}: {check.words}")
+        passed = passed and check.passed
+    if not passed:
+        raise typer.Exit(1)
+
+
+@site_app.command("settings")
+def change_settings(
+    folder: SiteFolder = None,
+    pause: Annotated[
+        bool | None, typer.Option("--pause/--resume", help="Decline rounds, or take part again.")
+    ] = None,
+    hours: Annotated[
+        str | None, typer.Option(help="Train in these hours, such as 22:00-06:00; '' for all.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads for training.")] = None,
+    new_cases: Annotated[
+        int | None, typer.Option(help="New training cases to wait for before training.")
+    ] = None,
+) -> None:
+    """Show or change when this site trains, and with how much of the machine."""
+    given = {"paused": pause, "hours": hours, "threads": threads, "new_cases": new_cases}
+    changes = {name: value for name, value in given.items() if value is not None}
+    site = _site(folder)
+    settings = site.change_settings(**changes) if changes else site.settings
+    for name, value in settings.model_dump().items():
+        _say(f"{name}: {value}")
+
+
+@site_app.command("audit")
+def audit(
+    folder: SiteFolder = None,
+    export: Annotated[Path | None, typer.Option(help="Copy the log into this file.")] = None,
+    show: Annotated[int | None, typer.Option("--open", help="Open a message by number.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="With --open: write its arrays (safetensors).")
+    ] = None,
+) -> None:
+    """List every message that left this site, export the list, or open one."""
+    site = _site(folder)
+    lines = site.audit()
+    if show is not None:
+        if not 1 <= show <= len(lines):
+            raise FedSamError(f"There is no message {show}; the log has {len(lines)}.")
+        _open_message(site, lines[show - 1], out)
+        return
+    for number, line in enumerate(lines, start=1):
+        what = line.error or f"{len(line.arrays)} arrays, {len(line.numbers)} numbers"
+        _say(
+            f"{number:4} {line.time} round {line.round} {line.purpose}: {what}, {line.bytes} "
+            f"bytes, sha256 {line.sha256[:12]}"
+        )
+    if export is not None:
+        text = "".join(f"{line.model_dump_json()}\n" for line in lines)
+        write_text_atomically(export, text)
+        _say(f"{len(lines)} lines in {export}.")
+
+
+def _open_message(site: Site, line: AuditLine, out: Path | None) -> None:
+    arrays = arrays_of(open_sent(site.files.sent, line))
+    _say(f"Round {line.round}, {line.purpose}, {line.bytes} bytes; unchanged since it was sent.")
+    for name, array in arrays.items():
+        _say(f"  {name} {array.shape} {array.dtype}")
+    for name, number in line.numbers.items():
+        _say(f"  {name} = {number:g}")
+    if out is not None:
+        save_file(arrays, out)
+        _say(f"Arrays: {out}")

@@ -20,7 +20,7 @@ class ReplyCode(StrEnum):
     REFUSED_ARRAYS = "refused-arrays"
     TOO_FEW_CASES = "too-few-cases"
     NOT_IN_FEDERATION = "not-in-federation"
-    STOPPED = "stopped"
+    DECLINED = "declined"
     FAILED = "failed"
     REFUSED_BUNDLE = "refused-bundle"
     OTHER_ROUND = "other-round"
@@ -38,7 +38,7 @@ _EXPLANATIONS = {
     ReplyCode.REFUSED_ARRAYS: "names, shapes, types or values of the parameters were wrong",
     ReplyCode.TOO_FEW_CASES: "the site has fewer training cases than the recipe asks for",
     ReplyCode.NOT_IN_FEDERATION: "the site has imported no invitation",
-    ReplyCode.STOPPED: "the site stopped in the middle of the round",
+    ReplyCode.DECLINED: "the site is paused, or trains at other hours or with more new cases",
     ReplyCode.FAILED: "the round failed at the site, whose log says why",
     ReplyCode.REFUSED_BUNDLE: "the site was sent program code that it had not agreed to",
     ReplyCode.OTHER_ROUND: "the answer belonged to another round",

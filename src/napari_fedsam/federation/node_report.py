@@ -94,6 +94,15 @@ def connection_report(node_file: Path, log: str, address: str, phase: Phase) -> 
     return None
 
 
+def certificate_reason(words: str) -> str:
+    """Tell why the coordinator's certificate was refused, from OpenSSL's or httpx's words."""
+    lowered = words.lower()
+    for known, reason in _REASONS:
+        if known in lowered:
+            return reason
+    return f"There is no encrypted connection to the coordinator ({words}); call it."
+
+
 def reason_of_end(log: str, *, was_connected: bool, log_file: str) -> str:
     """Tell why a node that should be running has ended, and what to do.
 

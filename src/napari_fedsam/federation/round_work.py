@@ -1,5 +1,6 @@
 """What a site does for a round: train on its cases, then judge the aggregated model."""
 
+import datetime
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from napari_fedsam.federation.messages import (
 )
 from napari_fedsam.federation.privacy import privatise
 from napari_fedsam.federation.site_files import SiteFiles
+from napari_fedsam.federation.site_settings import SiteSettings
 from napari_fedsam.federation.site_state import Phase
 from napari_fedsam.federation.site_status import SiteStatus, progress_writer, update_status
 from napari_fedsam.files import atomic_path
@@ -119,6 +121,7 @@ def train_round(content: RecordDict, files: SiteFiles) -> RecordDict:
             f"This site has {len(samples)} training cases and the federation asks for at least "
             f"{recipe.minimum_cases}; accept more corrections to take part.",
         )
+    _check_settings(files, len(samples))
     model = model_in_training(files.site, recipe)
     received = read_shared(content, model.shared_spec())
     model.load_shared(received)
@@ -132,8 +135,14 @@ def train_round(content: RecordDict, files: SiteFiles) -> RecordDict:
         resume=files.unfinished_training,
     )
     _keep_pending(model.local_state(), files, number, recipe.hash)
-    joined = SiteStatus.read(files.status).rounds_joined + 1
-    update_status(files.status, phase=Phase.SENDING, progress=1.0, rounds_joined=joined, message="")
+    update_status(
+        files.status,
+        phase=Phase.SENDING,
+        progress=1.0,
+        rounds_joined=SiteStatus.read(files.status).rounds_joined + 1,
+        trained_cases=len(samples),
+        message="",
+    )
     metrics = {
         EXAMPLES_KEY: update.samples,
         "loss": float(update.loss),
@@ -231,6 +240,15 @@ def judge_round(content: RecordDict, files: SiteFiles) -> RecordDict:
     return RecordDict(
         {METRICS_KEY: MetricRecord(metrics), CONFIG_KEY: config_record(recipe.hash, number)}
     )
+
+
+def _check_settings(files: SiteFiles, cases: int) -> None:
+    """Decline the round when this site's user wants it so."""
+    new = cases - SiteStatus.read(files.status).trained_cases
+    now = datetime.datetime.now().astimezone().time()
+    reason = SiteSettings.read(files.settings).declines(now, new)
+    if reason:
+        raise RefusedMessageError(ReplyCode.DECLINED, reason)
 
 
 def _told_left_out(content: RecordDict) -> str:

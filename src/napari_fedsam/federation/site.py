@@ -3,12 +3,15 @@
 import atexit
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
-from napari_fedsam.federation.audit import bytes_sent
+from napari_fedsam.federation.audit import AuditLine, bytes_sent, read_audit
+from napari_fedsam.federation.connection_test import Check, ConnectionTest
 from napari_fedsam.federation.errors import FederationError
 from napari_fedsam.federation.invitation import Invitation
 from napari_fedsam.federation.keys import ensure_key_pair
@@ -16,6 +19,7 @@ from napari_fedsam.federation.node_processes import NODE, SUPEREXEC, start_node
 from napari_fedsam.federation.node_report import connection_report, reason_of_end
 from napari_fedsam.federation.processes import ProcessTable
 from napari_fedsam.federation.site_files import SiteFiles
+from napari_fedsam.federation.site_settings import SiteSettings
 from napari_fedsam.federation.site_state import Phase, SiteState
 from napari_fedsam.federation.site_status import SiteStatus
 from napari_fedsam.training.versions import VersionStore
@@ -68,6 +72,37 @@ class Site:
         """Whether the coordinator has accepted this site's node, which still runs."""
         return self._table.running(NODE) and self.files.node.exists()
 
+    @property
+    def settings(self) -> SiteSettings:
+        """What the user has set about taking part."""
+        return SiteSettings.read(self.files.settings)
+
+    def change_settings(self, **changes: Any) -> SiteSettings:
+        """Change settings; a pause takes effect with the next round.
+
+        Raises
+        ------
+        FederationError
+            When a value cannot be used.
+        """
+        try:
+            changed = SiteSettings.model_validate({**self.settings.model_dump(), **changes})
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise FederationError(
+                f"The setting {first['loc'][0]} cannot be {first['input']!r}: {first['msg']}."
+            ) from error
+        changed.write(self.files.settings)
+        return changed
+
+    def test_connection(self) -> Iterator[Check]:
+        """Test what joining needs, step by step; takes seconds and talks to the network."""
+        return ConnectionTest(self.files, joined=self._table.running(NODE)).steps()
+
+    def audit(self) -> list[AuditLine]:
+        """Return a line for every message that left this site, oldest first."""
+        return read_audit(self.files.audit)
+
     def import_invitation(self, invitation: Invitation) -> None:
         """Make this the site's federation; compare the invitation's fingerprint before.
 
@@ -90,7 +125,7 @@ class Site:
         detached : bool
             Whether they outlive this program; otherwise they end with it, however it ends.
         threads : int, optional
-            Threads for training; half of the processors by default.
+            Threads for training; by default the site's setting.
 
         Raises
         ------
@@ -116,6 +151,8 @@ class Site:
             if detached:
                 # The node takes the lock over and holds it as long as it lives.
                 self._lock.release(force=True)
+            if threads is None:
+                threads = self.settings.threads
             start_node(self._table, self.files, invitation, detached=detached, threads=threads)
         except BaseException:
             self._table.end_all()

@@ -82,6 +82,16 @@ class SiteFiles:
         return self.folder / "audit.jsonl"
 
     @property
+    def sent(self) -> Path:
+        """Return the folder of the last messages that left this site."""
+        return self.folder / "sent"
+
+    @property
+    def settings(self) -> Path:
+        """Return what the user has set about taking part."""
+        return self.folder / "settings.json"
+
+    @property
     def pending(self) -> Path:
         """Return the local parameters of a round that is not judged yet."""
         return self.folder / "pending.safetensors"

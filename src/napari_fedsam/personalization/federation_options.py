@@ -10,6 +10,8 @@ from napari_fedsam.personalization.method_options import Options
 Aggregation = Literal["fedavg", "fedadam", "median", "trimmed_mean", "krum"]
 
 _CLOCK = r"([01]\d|2[0-3]):[0-5]\d"
+HOURS = rf"^({_CLOCK}-{_CLOCK})?$"
+"""What hours of the day look like, such as `22:00-06:00`; "" for all."""
 
 # Options that only some ways to aggregate use.
 _USED_BY: dict[str, tuple[Aggregation, ...]] = {
@@ -81,7 +83,7 @@ class FederationOptions(Options):
     malicious_sites: int = Field(default=1, ge=1)
     norm_limit: float | None = Field(default=10.0, gt=1)
     privacy: PrivacyOptions | None = None
-    hours: str = Field(default="", pattern=rf"^({_CLOCK}-{_CLOCK})?$")
+    hours: str = Field(default="", pattern=HOURS)
     deadline_minutes: float = Field(default=60.0, gt=0)
 
     @model_validator(mode="before")
@@ -142,8 +144,13 @@ class FederationOptions(Options):
 
     def may_start(self, now: datetime.time) -> bool:
         """Tell whether a round may start at this local time of day."""
-        if not self.hours:
-            return True
-        first, last = (datetime.time.fromisoformat(part) for part in self.hours.split("-"))
-        clock = now.replace(tzinfo=None)
-        return first <= clock < last if first < last else clock >= first or clock < last
+        return within_hours(self.hours, now)
+
+
+def within_hours(hours: str, now: datetime.time) -> bool:
+    """Tell whether a time of day lies in hours such as `22:00-06:00`, always in ""."""
+    if not hours:
+        return True
+    first, last = (datetime.time.fromisoformat(part) for part in hours.split("-"))
+    clock = now.replace(tzinfo=None)
+    return first <= clock < last if first < last else clock >= first or clock < last

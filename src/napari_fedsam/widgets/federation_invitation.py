@@ -1,8 +1,7 @@
 """Shows an invitation in plain words, and has its fingerprint compared before it is imported."""
 
-from html import escape
-
 from qtpy.QtCore import Qt
+from qtpy.QtGui import QFontDatabase
 from qtpy.QtWidgets import (
     QCheckBox,
     QDialog,
@@ -39,9 +38,10 @@ class InvitationDialog(QDialog):
         self.words = QFormLayout()
         self.words.setRowWrapPolicy(QFormLayout.RowWrapPolicy.DontWrapRows)
         for heading, text in invitation_in_words(invitation).items():
-            self.words.addRow(_label(f"<b>{heading}</b>"), _label(escape(text)))
-        self.fingerprint = _label(f"<code>{invitation.fingerprint}</code>")
-        self.words.addRow(_label("<b>Fingerprint</b>"), self.fingerprint)
+            self.words.addRow(_heading(heading), _words(text))
+        self.fingerprint = _words(invitation.fingerprint)
+        self.fingerprint.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
+        self.words.addRow(_heading("Fingerprint"), self.fingerprint)
         self.compared = QCheckBox("The coordinator told me the same fingerprint by telephone")
         standard = QDialogButtonBox.StandardButton
         self.buttons = QDialogButtonBox(standard.Ok | standard.Cancel)
@@ -52,12 +52,13 @@ class InvitationDialog(QDialog):
         layout = QVBoxLayout(self)
         layout.addLayout(self.words)
         if known is not None and known.same_coordinator(invitation):
-            layout.addWidget(_label("Signed by the coordinator whose invitation is in use here."))
+            layout.addWidget(_words("Signed by the coordinator whose invitation is in use here."))
         else:
             self.import_button.setEnabled(False)
             self.compared.toggled.connect(self.import_button.setEnabled)
             layout.addWidget(self.compared)
         layout.addWidget(self.buttons)
+        self.adjustSize()
 
 
 def agree_to_invitation(
@@ -71,9 +72,17 @@ def agree_to_invitation(
         dialog.deleteLater()
 
 
-def _label(text: str) -> QLabel:
-    label = QLabel(text)
-    label.setWordWrap(not text.startswith("<b>"))
-    label.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
+def _heading(text: str) -> QLabel:
+    label = QLabel(f"<b>{text}</b>")
+    label.setAlignment(Qt.AlignmentFlag.AlignTop)
+    return label
+
+
+def _words(text: str) -> QLabel:
+    """Make a label of what came from outside, which is never read as markup."""
+    label = QLabel()
+    label.setTextFormat(Qt.TextFormat.PlainText)
+    label.setText(text)
+    label.setWordWrap(True)
     label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
     return label

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtGui import QDragEnterEvent, QDropEvent, QGuiApplication
-from qtpy.QtWidgets import QFileDialog, QWidget
+from qtpy.QtWidgets import QCheckBox, QFileDialog, QWidget
 from superqt import QToggleSwitch
 
 from napari_fedsam.federation.site_state import Phase, SiteState
@@ -15,13 +15,17 @@ from napari_fedsam.widgets.section_parts import button, column, row, words
 class FederationSection(QWidget):
     """Coordinator, one toggle, the state in words, and what was exchanged.
 
-    Signals: `join_wanted`, `leave_wanted`, `invitation_chosen` (path), `key_wanted`.
+    Signals: `join_wanted`, `leave_wanted`, `invitation_chosen` (path), `key_wanted`,
+    `test_wanted`, `audit_wanted`, `pause_wanted` (whether).
     """
 
     join_wanted = Signal()
     leave_wanted = Signal()
     invitation_chosen = Signal(object)
     key_wanted = Signal()
+    test_wanted = Signal()
+    audit_wanted = Signal()
+    pause_wanted = Signal(bool)
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,6 +41,15 @@ class FederationSection(QWidget):
             self.key_wanted.emit,
             "Copy this site's public key, which the coordinator has to approve",
         )
+        self.test = button(
+            "Test connection", self.test_wanted.emit, "Test what taking part needs, step by step"
+        )
+        self.audit = button(
+            "What was sent…", self.audit_wanted.emit, "See every message that left this site"
+        )
+        self.pause = QCheckBox("Pause")
+        self.pause.setToolTip("Stay connected, but decline every round")
+        self.pause.toggled.connect(self.pause_wanted)
         self.toggle = QToggleSwitch("Take part")
         self.toggle.setToolTip(
             "Train on the kept cases in the background and exchange shared parameters; scans, "
@@ -51,12 +64,13 @@ class FederationSection(QWidget):
         layout = column(self)
         layout.addWidget(self.address)
         layout.addWidget(row(self.choose_invitation, self.copy_key))
-        layout.addWidget(self.toggle)
+        layout.addWidget(row(self.test, self.audit))
+        layout.addWidget(row(self.toggle, self.pause))
         for label in (self.state, self.message, self.numbers, self.plot):
             layout.addWidget(label)
         self.show_state(SiteState())
 
-    def show_state(self, state: SiteState, *, changing: str = "") -> None:
+    def show_state(self, state: SiteState, *, changing: str = "", paused: bool = False) -> None:
         """Show where the site stands.
 
         Parameters
@@ -64,6 +78,8 @@ class FederationSection(QWidget):
         state : SiteState
         changing : str
             Words for a join or leave under way, during which the toggle cannot be used.
+        paused : bool
+            Whether rounds are declined.
         """
         has_invitation = bool(state.address)
         self.address.setText(
@@ -81,6 +97,10 @@ class FederationSection(QWidget):
         )
         self.numbers.setVisible(has_invitation)
         self.plot.show_history(state.dice_history)
+        self.test.setEnabled(has_invitation)
+        self.pause.setVisible(has_invitation)
+        with QSignalBlocker(self.pause):
+            self.pause.setChecked(paused)
         taking_part = state.phase is not Phase.OFFLINE
         self.toggle.setEnabled((has_invitation or taking_part) and not changing)
         self.choose_invitation.setEnabled(not taking_part and not changing)

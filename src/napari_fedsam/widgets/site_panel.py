@@ -4,13 +4,16 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, Qt, Signal
 
 from napari_fedsam.errors import FedSamError
+from napari_fedsam.federation.connection_test import Check
 from napari_fedsam.federation.invitation import Invitation
 from napari_fedsam.federation.site import Site
 from napari_fedsam.federation.site_state import Phase
 from napari_fedsam.widgets.background import Background
+from napari_fedsam.widgets.federation_audit import AuditDialog
+from napari_fedsam.widgets.federation_checks import ChecksDialog
 from napari_fedsam.widgets.federation_invitation import agree_to_invitation
 from napari_fedsam.widgets.federation_section import FederationSection
 
@@ -40,6 +43,9 @@ class SitePanel(QObject):
         section.leave_wanted.connect(self.leave)
         section.invitation_chosen.connect(self.import_invitation)
         section.key_wanted.connect(self._copy_key)
+        section.test_wanted.connect(self.test_connection)
+        section.audit_wanted.connect(self.show_audit)
+        section.pause_wanted.connect(self._pause)
         self._show()
 
     @property
@@ -75,6 +81,33 @@ class SitePanel(QObject):
             self.invitation_imported.emit()
         self._show()
 
+    def test_connection(self) -> ChecksDialog:
+        """Test the connection in a thread, and show each step."""
+        # Not deleted when it is closed: the thread may not have ended by then.
+        dialog = ChecksDialog(self._section)
+
+        def show(checks: list[Check]) -> None:
+            for check in checks:
+                dialog.show_check(check)
+            dialog.finish()
+
+        def fail(error: FedSamError) -> None:
+            dialog.close()
+            self._tell(error)
+
+        dialog.show()
+        self._background.run(
+            "connection test", lambda: list(self.site.test_connection()), show, fail
+        )
+        return dialog
+
+    def show_audit(self) -> AuditDialog:
+        """Show every message that left this site."""
+        dialog = AuditDialog(self.site.audit(), self.site.files.sent, self._section)
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.show()
+        return dialog
+
     def close(self) -> None:
         """Leave the federation without keeping the window waiting."""
         if self.site.state.phase is not Phase.OFFLINE or self._changing:
@@ -96,6 +129,19 @@ class SitePanel(QObject):
         self._changed()
         self._tell(error)
 
+    def _is_paused(self) -> bool:
+        try:
+            return self.site.settings.paused
+        except FedSamError:
+            # Told where it matters: when a setting is changed, and when a round is declined.
+            return False
+
+    def _pause(self, paused: bool) -> None:
+        try:
+            self.site.change_settings(paused=paused)
+        except FedSamError as error:
+            self._tell(error)
+
     def _copy_key(self) -> None:
         try:
             self._section.show_key(self.site.public_key)
@@ -103,4 +149,4 @@ class SitePanel(QObject):
             self._tell(error)
 
     def _show(self) -> None:
-        self._section.show_state(self.site.state, changing=self._changing)
+        self._section.show_state(self.site.state, changing=self._changing, paused=self._is_paused())
