@@ -13,7 +13,7 @@ from napari_fedsam.federation.coordinator import Coordinator
 from napari_fedsam.federation.coordinator_setup import Reach
 from napari_fedsam.federation.processes import OWNER_VARIABLE, ProcessTable
 
-pytestmark = pytest.mark.federation
+pytestmark = [pytest.mark.federation, pytest.mark.faults]
 
 START = """
 import sys

@@ -160,6 +160,7 @@ BAD_UPDATES = {
 }
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("name", BAD_UPDATES)
 def test_a_bad_update_is_left_out_and_recorded(tmp_path, agreed, name):
     answer, code = BAD_UPDATES[name]
@@ -189,6 +190,7 @@ def test_every_code_is_explained():
     assert all(code.explanation for code in ReplyCode)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("scale", [100.0, -100.0])
 def test_an_update_far_larger_than_the_others_is_left_out(tmp_path, agreed, scale):
     received = []
@@ -229,6 +231,7 @@ def adding(**amounts):
 FIVE = {2: "p", 3: "q", 4: "r", 5: "s", 6: "t"}
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -347,6 +350,7 @@ class SlowGrid(InProcessGrid):
         return super().pull_messages(message_ids)
 
 
+@pytest.mark.faults
 def test_a_round_goes_on_at_its_deadline_without_those_who_did_not_answer(tmp_path, agreed):
     recipe = agreed(deadline_minutes=0.01)
     grid = SlowGrid(app_with(), {2: "a", 3: "b", 4: "c"}, silent=[4])
@@ -356,6 +360,7 @@ def test_a_round_goes_on_at_its_deadline_without_those_who_did_not_answer(tmp_pa
     assert [site.judgement_code for site in result.sites] == ["", "", "no-answer"]
 
 
+@pytest.mark.faults
 def test_a_late_joiner_receives_the_rounds_model_and_trains_in_the_next(tmp_path, agreed):
     recipe = agreed()
     received = []
@@ -404,6 +409,7 @@ def test_a_half_saved_round_is_never_seen(tmp_path, agreed):
     assert not left.exists()
 
 
+@pytest.mark.faults
 def test_damaged_parameters_are_refused_in_words(tmp_path, agreed):
     recipe = agreed()
     store = run(tmp_path, recipe, app_with(), {2: "a", 3: "b"})

@@ -56,11 +56,11 @@ def new_recipe(
     """Write a recipe with the defaults, to be read and edited."""
     if file.exists():
         raise FedSamError(f"{file} exists already; choose another name.")
-    structures = tuple(
-        Structure(value=value, name=each, color=_COLORS[(value - 1) % len(_COLORS)])
-        for value, each in enumerate(structure, start=1)
-    )
     try:
+        structures = tuple(
+            Structure(value=value, name=each, color=_COLORS[(value - 1) % len(_COLORS)])
+            for value, each in enumerate(structure, start=1)
+        )
         recipe = Recipe(name=name, structures=structures, method=method)
     except ValidationError as error:
         raise FedSamError(f"This is no recipe: {error.errors()[0]['msg']}.") from error
