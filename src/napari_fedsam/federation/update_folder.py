@@ -77,7 +77,7 @@ class UpdateFolder:
 
     def add(self, site: str, update: Vector) -> None:
         """Write an update and note its L2 norm."""
-        np.save(self._path(site), update)
+        update.astype(np.float32).tofile(self._path(site))
         self.norms[site] = math.sqrt(math.fsum(_square(part) for part in self._pieces_of(update)))
 
     def discard(self, site: str) -> None:
@@ -90,8 +90,7 @@ class UpdateFolder:
         step = max(1, _PIECE_VALUES // max(1, len(sites)))
         for start in range(0, self._size, step):
             piece = slice(start, min(start + step, self._size))
-            # Opened anew each time, so that no site's pages or file handle stay.
-            yield piece, [np.array(self._open(site)[piece]) for site in sites]
+            yield piece, [self._read(site, piece) for site in sites]
 
     def inner_products(self, sites: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Return the matrix of inner products between the sites' updates."""
@@ -105,12 +104,17 @@ class UpdateFolder:
         """Remove the folder."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _open(self, site: str) -> Vector:
-        opened: Vector = np.load(self._path(site), mmap_mode="r")
-        return opened
+    def _read(self, site: str, piece: slice) -> Vector:
+        values: Vector = np.fromfile(
+            self._path(site),
+            dtype=np.float32,
+            count=piece.stop - piece.start,
+            offset=piece.start * np.dtype(np.float32).itemsize,
+        )
+        return values
 
     def _path(self, site: str) -> Path:
-        return self._folder / f"{site}.npy"
+        return self._folder / f"{site}.float32"
 
     @staticmethod
     def _pieces_of(update: Vector) -> Iterator[Vector]:
