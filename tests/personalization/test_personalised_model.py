@@ -40,10 +40,43 @@ def pixels(base) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def base_features(base, pixels) -> torch.Tensor:
+def passed_on(base, pixels) -> list[torch.Tensor]:
+    """Return what goes into each stage of the base model's encoder, and what comes out at last."""
     with torch.no_grad():
-        features: torch.Tensor = base.image_encoder(pixels)
+        tensors = [pixels]
+        for stage in base.encoder_stages():
+            tensors.append(stage(tensors[-1]))
+    return tensors
+
+
+@pytest.fixture(scope="module")
+def base_features(passed_on) -> torch.Tensor:
+    features: torch.Tensor = passed_on[-1]
     return features
+
+
+def size(stage) -> int:
+    return sum(1 for _ in stage.modules())
+
+
+def encoded(model: PersonalisedModel, base, passed_on: list[torch.Tensor]) -> torch.Tensor:
+    """Encode with another model, beginning where it has more in it than the base model.
+
+    The stages before are the base model's own, and slow.
+    """
+    stages = model.encoder_stages()
+    pairs = list(zip(stages, base.encoder_stages(), strict=True))
+    changed = [i for i, (mine, bases) in enumerate(pairs) if size(mine) != size(bases)]
+    first = changed[0] if changed else len(stages) - 3
+    x = passed_on[first]
+    for stage in stages[first:]:
+        x = stage(x)
+    return x
+
+
+@pytest.fixture(scope="module")
+def encode(base, passed_on):
+    return lambda model: encoded(model, base, passed_on)
 
 
 BOX = torch.tensor([[20.0, 30.0, 200.0, 150.0]])
@@ -51,11 +84,11 @@ BOX = torch.tensor([[20.0, 30.0, 200.0, 150.0]])
 
 @pytest.mark.parametrize("method", list(METHODS))
 def test_at_step_zero_it_is_the_base_model(
-    personalise, base, pixels, base_features, method: str
+    personalise, base, encode, base_features, method: str
 ) -> None:
     built = personalise(method=method)
     with torch.no_grad():
-        assert torch.equal(built.image_encoder(pixels), base_features)
+        assert torch.equal(encode(built), base_features)
         same_masks(built, base, base_features)
 
 
@@ -70,11 +103,11 @@ def test_at_step_zero_it_is_the_base_model(
     ],
 )
 def test_at_step_zero_no_option_changes_an_answer(
-    personalise, base, pixels, base_features, options
+    personalise, base, encode, base_features, options
 ) -> None:
     built = personalise(options=options)
     with torch.no_grad():
-        assert torch.equal(built.image_encoder(pixels), base_features)
+        assert torch.equal(encode(built), base_features)
         same_masks(built, base, base_features)
 
 
@@ -86,49 +119,46 @@ def same_masks(built: PromptableModel, base: PromptableModel, features: torch.Te
 
 
 @pytest.fixture(scope="module")
-def vit_tokens(vit_base) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return some tokens and what a ViT-B makes of them: its whole square takes a minute."""
-    tokens = torch.randn(1, 16, 16, 768, generator=torch.Generator().manual_seed(0))
-    return tokens, through_the_blocks(vit_base, tokens)
-
-
-def through_the_blocks(model, tokens: torch.Tensor) -> torch.Tensor:
+def vit_encode(vit_base):
+    """Encode one window of a ViT-B's tokens, for its whole square takes half a minute."""
+    tokens = torch.randn(1, 14, 14, 768, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        for stage in model.encoder_stages()[1:]:
-            tokens = stage(tokens)
-    return tokens
+        passed_on = [torch.empty(0), tokens]
+        for stage in vit_base.encoder_stages()[1:]:
+            passed_on.append(stage(passed_on[-1]))
+    return lambda model: encoded(model, vit_base, passed_on), passed_on[-1]
 
 
 @pytest.mark.parametrize("method", list(METHODS))
 def test_at_step_zero_it_is_segment_anythings_model_too(
-    vit_base, vit_tokens, make_recipe, method: str
+    vit_base, vit_encode, make_recipe, method: str
 ) -> None:
-    tokens, expected = vit_tokens
+    encode, expected = vit_encode
     built = PersonalisedModel(copy.deepcopy(vit_base), make_recipe(method=method))
-    assert torch.equal(through_the_blocks(built, tokens), expected)
     features = torch.randn(1, 256, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
+        assert torch.equal(encode(built), expected)
         same_masks(built, vit_base, features)
 
 
 @pytest.mark.parametrize("method", ["pfedsam", "fedmsa", "lora_fedavg"])
 def test_modules_in_segment_anythings_model_answer_once_they_are_trained(
-    vit_base, vit_tokens, make_recipe, method: str
+    vit_base, vit_encode, make_recipe, method: str
 ) -> None:
-    tokens, expected = vit_tokens
+    encode, expected = vit_encode
     built = PersonalisedModel(copy.deepcopy(vit_base), make_recipe(method=method))
     with torch.no_grad():
         for name, parameter in built.named_parameters():
             if any(part in name for part in ("lora_b", "adapter.up", "experts.up")):
                 parameter.fill_(0.05)
-    assert not torch.allclose(through_the_blocks(built, tokens), expected)
+        assert not torch.allclose(encode(built), expected)
 
 
-def test_inserted_modules_answer_once_they_are_trained(personalise, pixels, base_features) -> None:
+def test_inserted_modules_answer_once_they_are_trained(personalise, encode, base_features) -> None:
     built = personalise()
     built.load_local({k: torch.full_like(v, 0.05) for k, v in built.local_state().items()})
     with torch.no_grad():
-        assert not torch.allclose(built.image_encoder(pixels), base_features)
+        assert not torch.allclose(encode(built), base_features)
 
 
 def test_it_is_a_promptable_model_that_also_proposes(model, base) -> None:
@@ -183,32 +213,32 @@ def perturbed(model: PersonalisedModel, owner: str) -> PersonalisedModel:
     return model
 
 
-def test_the_global_view_leaves_the_experts_out(personalise, pixels, base_features) -> None:
+def test_the_global_view_leaves_the_experts_out(personalise, encode, base_features) -> None:
     built = perturbed(personalise(), "local")
     with torch.no_grad():
-        mine = built.image_encoder(pixels)
+        mine = encode(built)
         with built.global_view():
-            assert torch.equal(built.image_encoder(pixels), base_features)
+            assert torch.equal(encode(built), base_features)
             with built.global_view():
                 pass
-            assert torch.equal(built.image_encoder(pixels), base_features)
-        assert torch.equal(built.image_encoder(pixels), mine)
+            assert torch.equal(encode(built), base_features)
+        assert torch.equal(encode(built), mine)
     assert not torch.allclose(mine, base_features)
 
 
-def test_shared_experts_belong_to_the_global_view(personalise, pixels) -> None:
+def test_shared_experts_belong_to_the_global_view(personalise, encode) -> None:
     built = personalise(options=MethodOptions(expert_owner="shared"))
     perturbed(built, "shared")
     with torch.no_grad():
-        mine = built.image_encoder(pixels)
+        mine = encode(built)
         with built.global_view():
-            assert torch.equal(built.image_encoder(pixels), mine)
+            assert torch.equal(encode(built), mine)
 
 
-def test_the_personal_view_comes_back_after_an_error(personalise, pixels) -> None:
+def test_the_personal_view_comes_back_after_an_error(personalise, encode) -> None:
     built = perturbed(personalise(options=MethodOptions(personal_decoder=True)), "local")
     with torch.no_grad():
-        mine = built.image_encoder(pixels)
+        mine = encode(built)
     decoder = [id(p) for p in built.mask_decoder.parameters()]
 
     def fail() -> None:
@@ -218,7 +248,7 @@ def test_the_personal_view_comes_back_after_an_error(personalise, pixels) -> Non
     with pytest.raises(KeyError):
         fail()
     with torch.no_grad():
-        assert torch.equal(built.image_encoder(pixels), mine)
+        assert torch.equal(encode(built), mine)
     assert [id(p) for p in built.mask_decoder.parameters()] == decoder
 
 
@@ -236,36 +266,36 @@ def test_a_personal_decoder_answers_and_the_global_view_has_the_shared_one(
             same_masks(built, base, base_features)
 
 
-def test_the_experts_imbalance_is_their_mean_over_the_blocks(personalise, pixels) -> None:
+def test_the_experts_imbalance_is_their_mean_over_the_blocks(personalise, encode) -> None:
     built = personalise()
     assert built.expert_imbalance() is None
-    built.image_encoder(pixels)
+    encode(built)
     parts = [m.imbalance for m in built.modules() if isinstance(m, MixtureOfExperts)]
     assert len(parts) == 2
     assert torch.equal(built.expert_imbalance(), (parts[0] + parts[1]) / 2)
     with built.global_view():
-        built.image_encoder(pixels)
+        encode(built)
         assert built.expert_imbalance() is None
 
 
 @pytest.mark.parametrize("method", ["lora_fedavg", "fedmsa"])
-def test_without_experts_there_is_no_imbalance(personalise, pixels, method: str) -> None:
+def test_without_experts_there_is_no_imbalance(personalise, encode, method: str) -> None:
     built = personalise(method=method)
-    built.image_encoder(pixels)
+    encode(built)
     assert built.expert_imbalance() is None
 
 
 @pytest.mark.parametrize(("method", "read_anew"), [("fedsam", True), ("pfedsam", False)])
 def test_attention_biases_are_read_at_every_step_where_they_learn(
-    personalise, pixels, method: str, read_anew: bool
+    personalise, encode, method: str, read_anew: bool
 ) -> None:
     built = personalise(method=method)
-    attention = transformer_blocks(built.image_encoder)[0].attn
+    attention = transformer_blocks(built.image_encoder)[-1].attn
     with torch.no_grad():
-        before = built.image_encoder(pixels)
+        before = encode(built)
         with built.attention_biases_in_training():
             attention.attention_biases.add_(torch.randn_like(attention.attention_biases))
-            assert torch.allclose(built.image_encoder(pixels), before) != read_anew
+            assert torch.allclose(encode(built), before) != read_anew
             # Frozen batch norms must not move.
             assert not any(
                 m.training for m in built.modules() if isinstance(m, torch.nn.BatchNorm2d)

@@ -180,7 +180,9 @@ class CachedEncoder:
         key = self._split.key(image)
         features = self._cache.get(key)
         if features is None:
-            features = self._split.prefix(self._model.preprocess(image)).to(torch.bfloat16)
+            # Laid out as it will come out of the cache, so that later sums are the same to the bit.
+            computed = self._split.prefix(self._model.preprocess(image))
+            features = computed.to(torch.bfloat16).contiguous()
             self._cache.put(key, features)
         return features.to(self.device, torch.float32)
 
