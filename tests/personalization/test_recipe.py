@@ -19,7 +19,7 @@ from napari_fedsam.personalization import (
 
 def leaves(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
     """Return the paths of all that can be changed on its own in nested JSON."""
-    if path and path[-1] in ("lora_targets", "prompts"):
+    if path and path[-1] in ("lora_targets", "prompts", "federation"):
         return [path]
     if isinstance(value, dict):
         return [leaf for key in value for leaf in leaves(value[key], (*path, key))]
@@ -42,6 +42,8 @@ OTHER = {
     "personal_decoder": True,
     "structure_tokens": "local",
     "prompts": {"none": 0.5, "box": 0.3, "click": 0.2},
+    # Each of its options: see test_federation_options.
+    "federation": {"norm_limit": 5.0},
 }
 # In the plain method they are of no use.
 METHOD_OF = {"proximal": "ditto"}
@@ -111,7 +113,7 @@ def test_the_hash_is_the_same_in_every_version_of_the_package() -> None:
     # Sites with different versions must agree: a new field with a default is a new recipe.
     assert (
         Recipe.model_validate(PARTS).hash
-        == "f6536671ba9a609112afb0a5652b549499d25af8a97ab5abda56783f69091f31"
+        == "cf7e906e1e59c02cfd3a6314118f69f6844185cb0fdfe418e15191f8294d5227"
     )
 
 

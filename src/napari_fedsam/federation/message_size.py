@@ -39,7 +39,7 @@ def round_bytes(model: PersonalisedModel) -> RoundBytes:
     model : PersonalisedModel
     """
     stand_in_for_a_run()
-    config = {CONFIG_KEY: config_record(model.recipe.hash)}
+    config = {CONFIG_KEY: config_record(model.recipe.hash, 1)}
     shared = {SHARED_KEY: shared_record(model.shared_state())}
     trained = {METRICS_KEY: MetricRecord(dict.fromkeys(TRAIN_METRICS, 1.0))}
     judged = {METRICS_KEY: MetricRecord(dict.fromkeys(EVALUATE_METRICS, 1.0))}

@@ -156,7 +156,7 @@ class FedSamWidget(QWidget):
         self._models.failed.connect(self._tell)
         self._models.activity.connect(self._show_loading)
         self._training_panel.finished.connect(self._models.follow_site)
-        self._site_panel.profile_installed.connect(self._profile_installed)
+        self._site_panel.invitation_imported.connect(self._invitation_imported)
         self.background.idle_changed.connect(self.idle_changed)
         self.viewer.layers.events.inserted.connect(self._layer_inserted)
         self.viewer.layers.events.removed.connect(self._layer_removed)
@@ -457,7 +457,7 @@ class FedSamWidget(QWidget):
     def _show_loading(self, what: str, fraction: float) -> None:
         self.model_section.set_activity(what, fraction if fraction >= 0 else None)
 
-    def _profile_installed(self) -> None:
+    def _invitation_imported(self) -> None:
         self._structure_panel.offer_recipe()
         self._models.load(self._models.choice)
 

@@ -7,7 +7,7 @@ import torch
 
 from napari_fedsam.cases.case import NewCase, Split
 from napari_fedsam.cases.store import CaseStore
-from napari_fedsam.federation.coordinator_status import RECIPE_NAME
+from napari_fedsam.federation.coordinator_settings import CoordinatorFiles
 from napari_fedsam.federation.simulation import Engine, run_local_rounds
 from napari_fedsam.federation.site_files import SiteFiles
 from napari_fedsam.personalization import PersonalisedModel, Recipe, RecipeError
@@ -48,7 +48,7 @@ class FlowerFederation:
         self._engine = engine
         self._coordinator = folder / "coordinator"
         self._coordinator.mkdir(parents=True, exist_ok=True)
-        self.recipe.write(self._coordinator / RECIPE_NAME)
+        self.recipe.write(CoordinatorFiles(self._coordinator).recipe)
         self._sites = {site.name: self._prepared(site, folder / "sites") for site in sites}
         shared, local = self.model.shared_state(), self.model.local_state()
         self.shared: dict[str, State] = dict.fromkeys(self._sites, shared)
