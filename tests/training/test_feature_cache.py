@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from napari_fedsam.training.feature_cache import EncoderSplit, FeatureCache
+from napari_fedsam.sam import Predictor
+from napari_fedsam.sam.fused_norms import with_fused_norms
+from napari_fedsam.training import feature_cache
+from napari_fedsam.training.feature_cache import (
+    CachedEncoder,
+    EncoderSplit,
+    FeatureCache,
+    PlainEncoder,
+)
 
 
 @pytest.fixture
@@ -133,3 +141,79 @@ def test_half_written_files_do_not_count(tmp_path: Path) -> None:
     cache.put("a", torch.ones(1, 3))
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
     assert np.isfinite(cache.get("a").float().numpy()).all()  # type: ignore[union-attr]
+
+
+def batch_norms(module) -> int:
+    return sum(isinstance(part, torch.nn.BatchNorm2d) for part in module.modules())
+
+
+def test_fused_norms_change_nothing_but_rounding(base) -> None:
+    """The second stage has three batch norms of its own kind, and statistics of real training."""
+    stage = base.encoder_stages()[1]
+    fused = with_fused_norms(stage)
+    assert batch_norms(stage) == 3
+    assert batch_norms(fused) == 0
+    x = torch.randn(1, 64, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        plain, answer = (
+            module.conv3(module.act2(module.conv2(module.act1(module.conv1(x)))))
+            for module in (stage, fused)
+        )
+    torch.testing.assert_close(answer, plain, atol=1e-4, rtol=1e-4)
+    assert not any(parameter.requires_grad for parameter in fused.parameters())
+
+
+def test_fusing_leaves_the_model_itself_alone(base) -> None:
+    stage = base.encoder_stages()[4]
+    before = {name: value.clone() for name, value in stage.state_dict().items()}
+    with_fused_norms(stage)
+    assert before.keys() == stage.state_dict().keys()
+    assert all(torch.equal(stage.state_dict()[name], value) for name, value in before.items())
+
+
+def test_stages_without_batch_norms_are_not_copied(small_base) -> None:
+    for stage in small_base.encoder_stages():
+        assert with_fused_norms(stage) is stage
+
+    def plain(x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    assert with_fused_norms(plain) is plain
+
+
+def test_the_prefix_is_fused_and_what_learns_is_not(pair) -> None:
+    _, split, _ = pair
+    assert sum(batch_norms(stage) for stage in split._prefix) == 0
+    assert sum(batch_norms(stage) for stage in split._suffix) > 0
+
+
+def test_an_image_is_encoded_once_and_close_to_the_predictors_way(
+    personalise, samples, monkeypatch
+) -> None:
+    # Without the rounding of bfloat16 products, only that of the stored features is left.
+    monkeypatch.setattr(feature_cache, "has_fast_bf16", lambda _: False)
+    model, cache = personalise(), FeatureCache()
+    image = samples[0].image
+    mine = CachedEncoder(model, cache).encode(image)
+    theirs = Predictor(model, bf16=False).encode(image)
+    assert mine.image_shape == theirs.image_shape
+    assert mine.features.dtype == torch.float32
+    apart = (mine.features - theirs.features).norm() / theirs.features.norm()
+    assert apart < 0.02
+
+    def never(*_: object) -> torch.Tensor:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(EncoderSplit, "prefix", never)
+    again = CachedEncoder(model, cache).encode(image)
+    assert torch.equal(again.features, mine.features)
+
+
+def test_the_plain_encoder_is_the_whole_encoder(small, samples) -> None:
+    model = small()
+    encoder = PlainEncoder(model)
+    with torch.no_grad():
+        pixels = encoder.prefix(samples[0].image)
+        assert torch.equal(pixels, model.preprocess(samples[0].image))
+        assert torch.equal(encoder.suffix(pixels), model.image_encoder(pixels))
+    assert not encoder.bf16
