@@ -1,13 +1,14 @@
 # make setup   install everything into .venv (once; again when the dependencies change)
 # make demo    the whole loop on the embedded sample; without a display it runs unattended
 # make test    the tests, with coverage
+# make test-faults   everything that can fail in a federation, with real processes (minutes)
 # make lint    the style, type and layer checks
 
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup demo test lint
+.PHONY: setup demo test test-faults lint
 
 setup: $(INSTALLED)
 
@@ -26,6 +27,9 @@ endif
 # PYTEST_ARGS narrows a run down: make test PYTEST_ARGS="tests/imaging -x"
 test: $(INSTALLED)
 	scripts/with_display.sh scripts/run_tests.sh $(BIN)/python $(PYTEST_ARGS)
+
+test-faults: $(INSTALLED)
+	$(BIN)/python -m pytest -m faults tests/federation
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

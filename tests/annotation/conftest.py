@@ -34,12 +34,18 @@ class DiscPredictor:
         self.encoded.append(image)
         return SimpleNamespace(image_shape=image.shape[:2])
 
+    def redrawn(self, mask, previous):
+        score = 1.0 if previous is None else previous.score
+        return Prediction(mask, score, np.where(mask, 1, -1).astype(np.float32))
+
     def predict(self, embedding, prompts, *, structure=None, previous=None):
         prompts.check_within(embedding.image_shape)
         height, width = embedding.image_shape
         rows, columns = np.mgrid[:height, :width]
         self.asked.append((prompts, structure, previous))
         mask = np.zeros((height, width), bool) if previous is None else previous.mask.copy()
+        if prompts.mask is not None and previous is None:
+            mask |= prompts.mask
         if prompts.is_empty:
             mask[2:6, 2:6] = True
         if prompts.box is not None:

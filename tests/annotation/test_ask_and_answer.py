@@ -64,10 +64,10 @@ def test_each_click_corrects_the_answer_before(predictor, embedding):
 
 
 def test_negative_clicks_wait_for_something_to_correct(predictor, embedding):
-    ask = Ask(clicks=(Click(5, 5, positive=False), Click(8, 8)))
+    ask = Ask(corrections=(Click(5, 5, positive=False), Click(8, 8)))
     assert answer(predictor, embedding, ask).mask[8, 8]
     with pytest.raises(PromptError, match="Only negative"):
-        answer(predictor, embedding, Ask(clicks=(Click(5, 5, positive=False),)))
+        answer(predictor, embedding, Ask(corrections=(Click(5, 5, positive=False),)))
 
 
 def test_several_boxes_are_several_objects_with_their_own_clicks(predictor, embedding):

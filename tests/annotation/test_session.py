@@ -264,14 +264,46 @@ def test_other_structures_outside_the_mask_are_untouched(session):
     assert (shown(session)[mask] == 1).all()
 
 
-def test_accepting_again_replaces_mask_and_case(session, store):
-    clicked(session, 5, 5)
+def test_accepting_again_replaces_the_object_and_the_case(session, store):
+    clicked(session, 8, 8)
     session.accept()
-    mask = clicked(session, 20, 12).mask
+    mask = clicked(session, 10, 8).mask
     session.accept()
-    assert np.array_equal(shown(session) == 1, mask)
+    assert np.array_equal(shown(session)[5:12, 7:14] == 1, mask[5:12, 7:14])
     (record,) = store.records()
-    assert np.array_equal(store.load(record.id).mask, mask)
+    assert np.array_equal(store.load(record.id).mask, shown(session) == 1)
+
+
+def test_several_objects_of_a_structure_are_accepted_one_after_another(session, store):
+    first = clicked(session, 5, 5).mask
+    session.accept()
+    second = clicked(session, 20, 12).mask
+    session.accept()
+    assert np.array_equal(shown(session) == 1, first | second)
+    (record,) = store.records()
+    assert np.array_equal(store.load(record.id).mask, first | second)
+
+
+def test_what_was_erased_by_hand_stays_erased(session):
+    clicked(session, 8, 8)
+    session.accept()
+    shown(session)[8, 8:11] = 0
+    clicked(session, 8, 7)
+    session.accept()
+    assert not shown(session)[8, 9:11].any()
+    assert shown(session)[7, 8]
+
+
+def test_others_are_spared_where_one_chooses_so(session, store):
+    shown(session)[:, 10:] = 7
+    session.set_preserve_others(True)
+    mask = clicked(session, 10, 8).mask
+    session.accept()
+    assert (shown(session)[:, 10:] == 7).all()
+    expected = mask.copy()
+    expected[:, 10:] = False
+    assert np.array_equal(shown(session) == 1, expected)
+    assert np.array_equal(store.load(store.records()[0].id).mask, expected)
 
 
 def test_absent_is_kept_as_an_empty_mask(session, store):
@@ -353,6 +385,10 @@ def test_undoing_a_replacement_brings_the_first_case_back(session, store):
     (record,) = store.records()
     assert np.array_equal(store.load(record.id).mask, first)
     assert np.array_equal(shown(session) == 1, first)
+    session.redo()
+    (record,) = store.records()
+    assert np.array_equal(store.load(record.id).mask, shown(session) == 1)
+    assert shown(session)[12, 20]
 
 
 def test_undo_survives_that_someone_deleted_the_case(session, store):

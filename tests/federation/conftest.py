@@ -11,11 +11,24 @@ from flwr.supercore.logger import FLOWER_LOGGER
 
 from napari_fedsam.cases.case import NewCase, Structure
 from napari_fedsam.cases.store import CaseStore
+from napari_fedsam.federation.coordinator import Coordinator
+from napari_fedsam.federation.invitation import Invitation
+from napari_fedsam.federation.keys import ensure_signing_key
 from napari_fedsam.personalization.recipe import MethodOptions, Recipe, TrainingOptions
 
 # Flower logs its mapping-like records as lone arguments, which logging cannot format; elsewhere
 # that is a line on standard error, pytest's handler makes it an exception.
 FLOWER_LOGGER.setLevel(logging.WARNING)
+
+
+def pytest_collection_modifyitems(config, items) -> None:
+    """Leave the slow tests to those who ask for the faults."""
+    if "faults" in config.option.markexpr:
+        return
+    skip = pytest.mark.skip(reason="slow: runs with 'make test-faults'")
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(skip)
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +38,7 @@ def recipe() -> Recipe:
         name="Test disc",
         structures=(Structure(value=1, name="disc", color="#ff0000"),),
         options=MethodOptions(blocks=1, lora_rank=2, experts=2, expert_width=4, top_k=1),
-        training=TrainingOptions(epochs=1, local_epochs=1, batch_size=2, augmentations=0),
+        training=TrainingOptions(epochs=1, batch_size=2, augmentations=0),
     )
 
 
@@ -70,3 +83,14 @@ def add_cases(recipe: Recipe) -> Callable[..., CaseStore]:
         return store
 
     return add
+
+
+@pytest.fixture(scope="session")
+def invite() -> Callable[..., Invitation]:
+    """Return a function that invites a site, with changes that the coordinator did sign."""
+
+    def invite(coordinator: Coordinator, site: str = "a site", **changes: str) -> Invitation:
+        key = ensure_signing_key(coordinator.files.signing_key)
+        return coordinator.invite(site).model_copy(update=changes).signed(key)
+
+    return invite

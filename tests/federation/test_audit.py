@@ -24,7 +24,7 @@ def reply_to(instruction, value=1.0):
         {
             "shared": shared_record({"lora.a": torch.full((2, 3), value)}),
             "metrics": MetricRecord({"num-examples": 4, "loss": 0.25, "seconds": 1.5}),
-            "config": config_record("a" * 64),
+            "config": config_record("a" * 64, 1),
         }
     )
     return Message(content, reply_to=instruction)
@@ -39,7 +39,7 @@ def test_a_line_accounts_for_everything_in_the_message(tmp_path, instruction):
     assert line.purpose == "train"
     assert [(a.name, a.shape, a.dtype) for a in line.arrays] == [("lora.a", (2, 3), "float32")]
     assert line.numbers == {"num-examples": 4, "loss": 0.25, "seconds": 1.5}
-    assert line.texts == {"recipe-hash": "a" * 64}
+    assert line.texts == {"recipe-hash": "a" * 64, "server-round": "1"}
     assert line.error == ""
     assert line.sha256 == reply.object_id
     assert line.bytes == sum(len(x.deflate()) for x in get_all_nested_objects(reply).values())

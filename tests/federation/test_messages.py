@@ -86,7 +86,7 @@ def test_whatever_is_not_on_the_allow_list_is_refused(name):
 @pytest.mark.parametrize(
     "content",
     [
-        RecordDict({"config": config_record("b" * 64)}),
+        RecordDict({"config": config_record("b" * 64, 1)}),
         RecordDict({"config": ConfigRecord({"server-round": 1})}),
         RecordDict(),
     ],

@@ -21,6 +21,7 @@ from napari_fedsam.federation.bundle import build_bundle, bundle_hash
 from napari_fedsam.federation.checkpoints import CheckpointStore
 from napari_fedsam.federation.control import connect
 from napari_fedsam.federation.coordinator import Coordinator
+from napari_fedsam.federation.coordinator_setup import Reach
 from napari_fedsam.federation.errors import FederationError
 from napari_fedsam.federation.processes import OWNER_VARIABLE
 from napari_fedsam.federation.site import Site
@@ -49,7 +50,7 @@ def processes_of(site_or_coordinator_folder):
 @pytest.fixture(scope="module")
 def coordinator(tmp_path_factory, recipe):
     coordinator = Coordinator(tmp_path_factory.mktemp("a coordinator's folder"))
-    coordinator.init(recipe, port=free_port())
+    coordinator.init(recipe, Reach(port=free_port()))
     coordinator.start()
     yield coordinator
     coordinator.stop()
@@ -57,12 +58,12 @@ def coordinator(tmp_path_factory, recipe):
 
 
 @pytest.fixture(scope="module")
-def sites(tmp_path_factory, coordinator, add_cases):
+def sites(tmp_path_factory, coordinator, invite, add_cases):
     """Two joined sites with cases."""
     sites = []
     for number, name in enumerate(["Hospital A", "Hospital B"]):
         site = Site(tmp_path_factory.mktemp("o'site of two words"))
-        site.install(coordinator.profile)
+        site.import_invitation(invite(coordinator, name))
         add_cases(site.files.site, seed=number)
         coordinator.approve(name, site.public_key)
         # Two sites share the processors here.
@@ -74,9 +75,9 @@ def sites(tmp_path_factory, coordinator, add_cases):
 
 
 @pytest.fixture
-def lone_site(tmp_path, coordinator):
+def lone_site(tmp_path, coordinator, invite):
     site = Site(tmp_path / "site")
-    site.install(coordinator.profile)
+    site.import_invitation(invite(coordinator))
     yield site
     site.leave()
 
@@ -116,19 +117,18 @@ def test_a_stranger_cannot_register_itself(coordinator):
 
 
 def test_what_a_site_sees_when_the_certificate_is_not_the_federations(
-    lone_site, coordinator, recipe, tmp_path, wait_until
+    lone_site, coordinator, invite, recipe, tmp_path, wait_until
 ):
-    other = Coordinator(tmp_path / "other").init(recipe)
-    impostor = coordinator.profile.model_copy(update={"authority": other.authority})
-    lone_site.install(impostor)
+    other = Coordinator(tmp_path / "other")
+    other.init(recipe)
+    lone_site.import_invitation(invite(coordinator, authority=invite(other).authority))
     lone_site.join()
     wait_until(lambda: refreshed(lone_site).phase is Phase.ERROR, what="it is refused")
     assert "could not prove who it is" in lone_site.state.message
 
 
-def test_what_a_site_sees_when_nobody_answers(lone_site, coordinator, wait_until):
-    silent = coordinator.profile.model_copy(update={"address": f"127.0.0.1:{free_port()}"})
-    lone_site.install(silent)
+def test_what_a_site_sees_when_nobody_answers(lone_site, coordinator, invite, wait_until):
+    lone_site.import_invitation(invite(coordinator, address=f"127.0.0.1:{free_port()}"))
     lone_site.join()
     wait_until(lambda: "does not answer" in refreshed(lone_site).message, what="it is told")
     assert lone_site.state.phase is Phase.CONNECTING
@@ -148,7 +148,7 @@ def test_a_second_coordinator_in_the_folder_is_refused(coordinator):
 
 def test_a_port_in_use_is_told(coordinator, recipe, tmp_path):
     other = Coordinator(tmp_path / "other")
-    other.init(recipe, port=coordinator.settings.port)
+    other.init(recipe, Reach(port=coordinator.settings.port))
     with pytest.raises(FederationError, match="in use"):
         other.start()
     assert processes_of(other.folder) == []
@@ -160,12 +160,12 @@ def test_two_rounds_end_to_end(coordinator, sites):
     results = coordinator.run(2, tell=lines.append, wait_seconds=120)
     assert [result.aggregated for result in results] == [True, True]
     assert [result.round for result in results] == [before + 1, before + 2]
-    assert all((result.updates, result.examples) == (2, 4) for result in results)
+    assert all((result.updates, result.cases) == (2, 4) for result in results)
     assert lines[-1] == results[-1].summary
     status = Coordinator(coordinator.folder).status()
     assert status.sites == {"Hospital A": True, "Hospital B": True}
     assert status.waits_for == ""
-    shared = CheckpointStore(coordinator.folder).newest(coordinator.profile.recipe.hash)
+    shared = CheckpointStore(coordinator.folder).newest(coordinator.recipe.hash).shared
     for site in sites:
         state = refreshed(site)
         assert state.phase is Phase.UP_TO_DATE

@@ -14,12 +14,15 @@ from napari_fedsam.federation.audit import read_audit
 from napari_fedsam.federation.client_app import app
 from napari_fedsam.federation.coordinator import Coordinator
 from napari_fedsam.federation.errors import ReplyCode
-from napari_fedsam.federation.in_process import InProcessGrid
+from napari_fedsam.federation.in_process import InProcessGrid, payload_of
 from napari_fedsam.federation.messages import config_record, shared_record
+from napari_fedsam.federation.sent import open_sent
 from napari_fedsam.federation.server_app import run_rounds
+from napari_fedsam.federation.site import Site
 from napari_fedsam.federation.site_files import SiteFiles
 from napari_fedsam.federation.site_state import Phase
-from napari_fedsam.federation.site_status import SiteStatus
+from napari_fedsam.federation.site_status import SiteStatus, update_status
+from napari_fedsam.personalization.federation_options import FederationOptions, PrivacyOptions
 from napari_fedsam.personalization.personalised_model import build_personalised_model
 from napari_fedsam.training.evaluation import Evaluation, ImageResult
 from napari_fedsam.training.versions import VersionStore
@@ -47,7 +50,7 @@ def played(tmp_path_factory, recipe, add_cases):
     sites = {}
     for node in (2, 3):
         sites[node] = SiteFiles(tmp_path_factory.mktemp("ward-of-prof-planted"))
-        coordinator.profile.install(sites[node].site)
+        coordinator.invite(f"Hospital {node}").install(sites[node].site)
         add_cases(sites[node].site, seed=node, **PLANTED)
     sent = []
     grid = InProcessGrid(
@@ -65,7 +68,7 @@ def newest_version(files):
 
 def test_every_site_holds_the_aggregated_shared_parameters(played, start):
     (result,) = played.coordinator.results()
-    assert (result.aggregated, result.updates, result.examples) == (True, 2, 4)
+    assert (result.aggregated, result.updates, result.cases) == (True, 2, 4)
     aggregated = load_file(played.coordinator.folder / "rounds" / "0001" / "shared.safetensors")
     shared, _ = start
     assert any(not torch.equal(aggregated[name], shared[name]) for name in shared)
@@ -102,6 +105,13 @@ def test_the_audit_log_lists_exactly_what_was_sent(played):
         lines = read_audit(files.audit)
         assert [line.bytes for line in lines] == [len(payload) for payload in payloads]
         assert [(line.round, line.purpose) for line in lines] == [(1, "train"), (1, "evaluate")]
+
+
+def test_what_is_kept_of_a_message_is_what_was_sent(played):
+    for node, files in played.sites.items():
+        payloads = [payload for sender, payload in played.sent if sender == node]
+        for line, payload in zip(read_audit(files.audit), payloads, strict=True):
+            assert payload_of(open_sent(files.sent, line)) == payload
 
 
 def traces_of(files):
@@ -146,9 +156,9 @@ def test_the_search_finds_each_trace_where_it_is(played):
 @pytest.fixture
 def site(tmp_path, recipe):
     coordinator = Coordinator(tmp_path / "coordinator")
-    profile = coordinator.init(recipe)
+    coordinator.init(recipe)
     files = SiteFiles(tmp_path / "site")
-    profile.install(files.site)
+    coordinator.invite("a site").install(files.site)
     return files
 
 
@@ -191,6 +201,44 @@ def test_too_few_cases_is_a_code_to_the_coordinator_and_a_number_to_the_user(sit
     status = SiteStatus.read(site.status)
     assert status.phase is Phase.WAITING
     assert "has 0 training cases" in status.message
+
+
+def test_a_paused_site_declines_and_trains_nothing(site, ask, add_cases, monkeypatch):
+    add_cases(site.site)
+    Site(site.site).change_settings(paused=True)
+    monkeypatch.setattr(round_work, "model_in_training", None)
+    reply, _ = ask("train")
+    assert reply.error.reason == ReplyCode.DECLINED
+    status = SiteStatus.read(site.status)
+    assert (status.phase, "is paused" in status.message) == (Phase.WAITING, True)
+
+
+def test_a_site_waits_for_new_cases(site, ask, add_cases, monkeypatch):
+    add_cases(site.site, train=2)
+    Site(site.site).change_settings(new_cases=2)
+    update_status(site.status, trained_cases=1)
+    monkeypatch.setattr(round_work, "model_in_training", None)
+    reply, _ = ask("train")
+    assert reply.error.reason == ReplyCode.DECLINED
+    assert "1 new training cases" in SiteStatus.read(site.status).message
+
+
+def test_a_site_with_noise_of_its_own_sends_no_exact_update(
+    site, ask, recipe, add_cases, monkeypatch
+):
+    add_cases(site.site)
+    asked = []
+    monkeypatch.setattr(
+        round_work,
+        "privatise",
+        lambda _trained, received, options: (asked.append(options), received)[1],
+    )
+    privacy = PrivacyOptions(noise="local", clipping_norm=1, noise_multiplier=1)
+    noisy = recipe.model_copy(update={"federation": FederationOptions(privacy=privacy)})
+    noisy.write(site.recipe)
+    reply, _ = ask("train", recipe_hash=noisy.hash)
+    assert reply.has_content()
+    assert asked == [privacy]
 
 
 @pytest.mark.parametrize("error", [RuntimeError, OSError, KeyError])
@@ -237,7 +285,7 @@ def judged(site, ask, add_cases, monkeypatch):
 
     def judge(present, candidate, number=1):
         results = iter([evaluation(present), evaluation(candidate)])
-        monkeypatch.setattr(round_work, "evaluate", lambda *_: next(results))
+        monkeypatch.setattr(round_work, "evaluate", lambda *_, **__: next(results))
         reply, _ = ask("evaluate", number=number)
         (metrics,) = reply.content.metric_records.values()
         return metrics
@@ -280,8 +328,10 @@ def test_a_worse_model_leaves_the_version_in_use(site, judged):
 
 @pytest.mark.parametrize("trained_in", [1, 2])
 def test_local_parameters_are_judged_only_with_the_round_they_were_trained_in(
-    site, judged, recipe, start, trained_in
+    site, judged, recipe, start, trained_in, monkeypatch
 ):
+    # What the site then fits to the new shared parameters would hide what it started from.
+    monkeypatch.setattr(round_work, "local_update", lambda *_, **__: None)
     _, state = start
     trained = {name: value + 1 for name, value in state.items()}
     round_work._keep_pending(trained, site, trained_in, recipe.hash)

@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from napari_fedsam.federation.coordinator import Coordinator
+from napari_fedsam.federation.coordinator_setup import Reach
 from napari_fedsam.federation.errors import FederationError
 from napari_fedsam.federation.processes import ProcessTable
 from napari_fedsam.federation.site import Site
@@ -16,26 +17,28 @@ from napari_fedsam.federation.site_status import update_status
 
 
 @pytest.fixture
-def profile(tmp_path, recipe):
+def coordinator(tmp_path, recipe):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    return Coordinator(tmp_path / "coordinator").init(recipe, port=port)
+    coordinator = Coordinator(tmp_path / "coordinator")
+    coordinator.init(recipe, Reach(port=port))
+    return coordinator
 
 
 @pytest.fixture
-def site(tmp_path, profile):
+def site(tmp_path, coordinator, invite):
     site = Site(tmp_path / "site")
-    site.install(profile)
+    site.import_invitation(invite(coordinator))
     yield site
     site.leave()
 
 
-def test_a_new_site_is_offline_and_without_a_profile(tmp_path):
+def test_a_new_site_is_offline_and_without_an_invitation(tmp_path):
     site = Site(tmp_path / "site")
-    assert (site.state.phase, site.state.address, site.profile) == (Phase.OFFLINE, "", None)
+    assert (site.state.phase, site.state.address, site.invitation) == (Phase.OFFLINE, "", None)
     assert not site.joined
-    with pytest.raises(FederationError, match="no federation profile"):
+    with pytest.raises(FederationError, match="no invitation"):
         site.join()
 
 
@@ -45,8 +48,8 @@ def test_the_public_key_is_one_line_and_stays_the_same(site):
     assert "\n" not in site.public_key
 
 
-def test_a_federation_with_other_program_code_is_not_joined(site, profile):
-    site.install(profile.model_copy(update={"bundle_sha256": "0" * 64}))
+def test_a_federation_with_other_program_code_is_not_joined(site, coordinator, invite):
+    site.import_invitation(invite(coordinator, bundle_sha256="0" * 64))
     with pytest.raises(FederationError, match="another version"):
         site.join()
     assert ProcessTable(site.files.folder).records() == {}

@@ -10,6 +10,7 @@ from napari_fedsam.federation.node_report import connection_report, reason_of_en
 from napari_fedsam.federation.site_state import Phase, SiteState
 from napari_fedsam.federation.site_status import SiteStatus, progress_writer, update_status
 from napari_fedsam.federation.sites import SiteList
+from napari_fedsam.training.progress import Progress
 
 
 def test_the_state_emits_each_change_once():
@@ -59,7 +60,7 @@ def test_progress_is_written_in_steps_and_ends_at_one(tmp_path, monkeypatch):
     )
     write = progress_writer(path, step=0.25)
     for step in range(1001):
-        write(step / 1000)
+        write(Progress(step / 1000, None))
     assert writes == [0.0, 0.25, 0.5, 0.75, 1.0]
 
 

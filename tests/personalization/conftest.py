@@ -1,15 +1,17 @@
-"""Recipes in one line, and personalised LiteMedSAM models without loading it each time."""
+"""Recipes in one line, and personalised models without loading the base model each time."""
 
 import copy
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
 from napari_fedsam.cases.case import Structure
 from napari_fedsam.personalization import PersonalisedModel, Recipe
 from napari_fedsam.sam import load_model
 from napari_fedsam.sam.protocol import PromptableModel
+from napari_fedsam.sam.segment_anything_models import SegmentAnything
 
 STRUCTURES = (
     Structure(value=3, name="polyp", color="#ff0000"),
@@ -35,5 +37,26 @@ def base() -> PromptableModel:
 def personalise(base, make_recipe) -> Callable[..., PersonalisedModel]:
     def build(**changes: Any) -> PersonalisedModel:
         return PersonalisedModel(copy.deepcopy(base), make_recipe(**changes))
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def vit_base() -> SegmentAnything:
+    """Return a ViT-B as its training begins: no checkpoint."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return SegmentAnything("vit_b", "vit_b").eval()
+
+
+@pytest.fixture(scope="session")
+def outline(base, make_recipe) -> Callable[..., PersonalisedModel]:
+    """Build models of any size; those of segment-anything have names and shapes, but no values."""
+
+    def build(size: str, **changes: Any) -> PersonalisedModel:
+        if size == "lite_medsam":
+            return PersonalisedModel(copy.deepcopy(base), make_recipe(**changes))
+        with torch.device("meta"):
+            return PersonalisedModel(SegmentAnything(size, size), make_recipe(**changes))  # type: ignore[arg-type]
 
     return build

@@ -1,5 +1,7 @@
 """The localized mixture of experts."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,11 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from napari_fedsam.personalization.experts import (
-    MixtureOfExperts,
-    MlpWithExperts,
-    experts_bypassed,
-)
+from napari_fedsam.personalization.experts import MixtureOfExperts, MlpWithExperts
 
 
 def make(gate="token", *, experts=4, top_k=2, width=12, hidden=5) -> MixtureOfExperts:
@@ -82,25 +80,76 @@ def test_experts_run_beside_the_mlp_on_the_same_normalised_tokens(norm_inside: b
     torch.testing.assert_close(layer(x), mlp(x) + mixture(seen).reshape(x.shape))
 
 
-def test_bypassed_experts_do_not_answer_and_come_back() -> None:
-    mlp = NormedMlp()
-    layers = nn.ModuleList([MlpWithExperts(mlp, make(), norm_inside=True) for _ in range(2)])
-    x = torch.randn(1, 4, 12)
-    with experts_bypassed(layers):
-        assert all(torch.equal(layer(x), mlp(x)) for layer in layers)
-        with experts_bypassed(layers):
-            pass
-        assert torch.equal(layers[0](x), mlp(x))
-    assert all(not torch.allclose(layer(x), mlp(x)) for layer in layers)
-
-
-def test_experts_come_back_after_an_error() -> None:
+def test_bypassed_experts_do_not_answer() -> None:
     layer = MlpWithExperts(NormedMlp(), make(), norm_inside=True)
+    x = torch.randn(1, 4, 12)
+    answer = layer(x)
+    layer.bypassed = True
+    assert torch.equal(layer(x), layer.mlp(x))
+    layer.bypassed = False
+    assert torch.equal(layer(x), answer)
+    assert not torch.allclose(answer, layer.mlp(x))
 
-    def fail() -> None:
-        with experts_bypassed(layer):
-            raise KeyError
 
-    with pytest.raises(KeyError):
-        fail()
-    assert not layer.bypassed
+def imbalance(logits: list[list[list[float]]], *, gate: str, top_k: int) -> float:
+    """Answer images of tokens whose features are the gate's logits."""
+    experts = len(logits[0][0])
+    mixture = make(gate, experts=experts, top_k=top_k, width=experts)
+    with torch.no_grad():
+        mixture.gate.weight.copy_(torch.eye(experts))
+        mixture.gate.bias.zero_()
+    mixture(torch.tensor(logits))
+    assert mixture.imbalance is not None
+    return float(mixture.imbalance.detach())
+
+
+def test_the_imbalance_of_three_tokens_worked_out_by_hand() -> None:
+    # Probabilities 3/4 and 1/4, the other way round, and 3/4 again; one expert answers.
+    odds = math.log(3)
+    value = imbalance([[[odds, 0.0], [0.0, odds], [odds, 0.0]]], gate="token", top_k=1)
+    assert value == pytest.approx(2 * (2 / 3 * 7 / 12 + 1 / 3 * 5 / 12))
+
+
+def test_the_imbalance_of_two_answering_experts_worked_out_by_hand() -> None:
+    # Probabilities 1/2, 1/3 and 1/6. The first two answer, the third never.
+    value = imbalance([[[math.log(3), math.log(2), 0.0]]], gate="image", top_k=2)
+    assert value == pytest.approx(3 * (1 / 2 * 1 / 2 + 1 / 2 * 1 / 3))
+
+
+@pytest.mark.parametrize("gate", ["image", "token"])
+def test_experts_that_answer_equally_often_have_imbalance_one(gate: str) -> None:
+    images = [[[90.0, 0.0]], [[0.0, 90.0]]]
+    assert imbalance(images, gate=gate, top_k=1) == pytest.approx(1.0)
+    one_for_all = [[[90.0, 0.0]], [[90.0, 0.0]]]
+    assert imbalance(one_for_all, gate=gate, top_k=1) == pytest.approx(2.0)
+
+
+def test_the_imbalance_teaches_the_gate_and_costs_nothing_in_use() -> None:
+    mixture = make(top_k=2)
+    x = torch.randn(2, 6, 12)
+    mixture(x)
+    mixture.imbalance.backward()
+    assert mixture.gate.weight.grad.abs().sum() > 0
+    with torch.no_grad():
+        mixture(x)
+    assert mixture.imbalance is None
+
+
+def test_less_imbalance_means_a_more_even_use() -> None:
+    mixture = make(experts=3, top_k=1)
+    x = torch.randn(1, 200, 12)
+    nn.init.constant_(mixture.gate.bias, 0.0)
+    with torch.no_grad():
+        mixture.gate.bias[0] = 3.0
+    optimizer = torch.optim.Adam(mixture.gate.parameters(), lr=0.2)
+
+    def shares() -> torch.Tensor:
+        return (mixture.gate_weights(x) > 0).float().mean(dim=(0, 1))
+
+    before = shares().max()
+    for _ in range(15):
+        mixture(x)
+        optimizer.zero_grad()
+        mixture.imbalance.backward()
+        optimizer.step()
+    assert shares().max() < before - 0.2

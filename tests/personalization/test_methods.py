@@ -1,78 +1,227 @@
-"""Who owns which parameter, under every method."""
+"""Who owns which parameter, under every method and in every base model."""
 
 from collections import Counter
 from fnmatch import fnmatchcase
 
 import pytest
+from torch import nn
 
 from napari_fedsam.personalization import MethodOptions, RecipeError
 from napari_fedsam.personalization.insertion import transformer_blocks
-from napari_fedsam.personalization.methods import METHODS, method_named
+from napari_fedsam.personalization.methods import METHODS, Phase, method_named
 
-BASE = 9_791_300  # LiteMedSAM's parameters
+SIZES = ("lite_medsam", "vit_b", "vit_l", "vit_h")
+BASE = {"lite_medsam": 9_791_300, "vit_b": 93_735_472, "vit_l": 312_342_832, "vit_h": 641_090_608}
+WIDTH = {"lite_medsam": 320, "vit_b": 768, "vit_l": 1024, "vit_h": 1280}
 DECODER = 4_058_340
 TOKENS = 2 * 256
-# In the last two blocks, 320 wide: queries and values, (2, 8, 320) and (2, 320, 8) each.
-LORA = 2 * (2 * 8 * 320 + 2 * 320 * 8)
-# Gate, four experts down to 32 and up again.
-EXPERTS = 2 * (320 * 4 + 4 + 4 * (32 * 320 + 32 + 320 * 32))
 
-EXPECTED = {
-    "pfedsam": (LORA + TOKENS, EXPERTS),
-    "lora_fedavg": (LORA + TOKENS, 0),
+
+def lora(width: int, targets: int = 2) -> int:
+    """Rank 8 in the last two blocks: from the width to the rank, and from there to the width."""
+    return 2 * targets * (8 * width + width * 8)
+
+
+def experts(width: int) -> int:
+    """Gate, four experts down to 32 and up again, in the last two blocks."""
+    return 2 * (width * 4 + 4 + 4 * (32 * width + 32 + width * 32))
+
+
+def adapters(*widths: int) -> int:
+    """Two bottlenecks in each block."""
+    quarter = [(width, width // 4) for width in widths]
+    return sum(2 * (d * r + r + r * d + d) for d, r in quarter)
+
+
+ADAPTERS = {
+    "lite_medsam": adapters(*[128] * 2, *[160] * 6, *[320] * 2),
+    "vit_b": adapters(*[768] * 12),
+    "vit_l": adapters(*[1024] * 24),
+    "vit_h": adapters(*[1280] * 32),
 }
+LOW_ADAPTERS = {
+    "lite_medsam": adapters(*[128] * 2, *[160] * 3),
+    "vit_b": adapters(*[768] * 6),
+    "vit_l": adapters(*[1024] * 12),
+    "vit_h": adapters(*[1280] * 16),
+}
+# Of the last two blocks, weights and biases: TinyViT's two local convolutions have a batch norm
+# each, ViT has two layer norms per block.
+NORMS = {"lite_medsam": 2 * 320 * 2, "vit_b": 8 * 768, "vit_l": 8 * 1024, "vit_h": 8 * 1280}
+
+
+def expected(method: str, size: str) -> tuple[int, int]:
+    """Return how many parameters are shared and local."""
+    low_rank = lora(WIDTH[size])
+    light = low_rank + DECODER + TOKENS
+    return {
+        "pfedsam": (light, experts(WIDTH[size])),
+        "fedsam": (BASE[size] + TOKENS, 0),
+        "fedmsa": (ADAPTERS[size] + DECODER + TOKENS, 0),
+        "lora_fedavg": (light, 0),
+        "lora_fedavg_ft": (light, light),
+        "local": (0, light),
+        "centralised": (light, 0),
+        "centralised_fedmsa": (ADAPTERS[size] + DECODER + TOKENS, 0),
+        "fedprox": (light, 0),
+        "fedper": (low_rank + TOKENS, DECODER),
+        "fedrep": (low_rank + TOKENS, DECODER),
+        "ditto": (light, light),
+        "local_norm": (light, NORMS[size]),
+        "fedsca": (
+            LOW_ADAPTERS[size] + TOKENS,
+            ADAPTERS[size] - LOW_ADAPTERS[size] + DECODER,
+        ),
+    }[method]
 
 
 def count(model, owner: str) -> int:
     return sum(parameter.numel() for parameter in model.parameters_of(owner).values())
 
 
-@pytest.mark.parametrize("decoder", ["frozen", "shared", "local"])
-@pytest.mark.parametrize("method", list(EXPECTED))
-def test_counts(personalise, method: str, decoder: str) -> None:
-    model = personalise(method=method, options=MethodOptions(decoder=decoder))
-    expected = Counter(shared=EXPECTED[method][0], local=EXPECTED[method][1], frozen=BASE - DECODER)
-    expected[decoder] += DECODER
-    assert {owner: count(model, owner) for owner in expected} == expected
-
-
-def test_fedsam_shares_everything(personalise) -> None:
-    model = personalise(method="fedsam")
-    assert count(model, "shared") == BASE + TOKENS
-    assert count(model, "local") == count(model, "frozen") == 0
-
-
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("method", list(METHODS))
-def test_every_parameter_has_one_owner_and_only_owned_ones_learn(personalise, method) -> None:
+def test_counts(outline, method: str, size: str) -> None:
+    model = outline(size, method=method)
+    assert (count(model, "shared"), count(model, "local")) == expected(method, size)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("method", list(METHODS))
+def test_every_parameter_has_one_owner_and_only_owned_ones_learn(outline, method, size) -> None:
+    model = outline(size, method=method)
+    owners = [model.parameters_of(owner) for owner in ("frozen", "shared", "local")]
+    names = [name for owned in owners for name in owned]
+    assert len(set(names)) == len(names)
+    assert len({id(p) for owned in owners for p in owned.values()}) == len(names)
+    assert {id(p) for owned in owners for p in owned.values()} == {
+        id(p) for p in model.parameters()
+    }
+    assert not any(p.requires_grad for p in owners[0].values())
+    assert all(p.requires_grad for owned in owners[1:] for p in owned.values())
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("method", ["pfedsam", "fedmsa", "local_norm"])
+def test_what_is_frozen_is_the_base_models(outline, method: str, size: str) -> None:
+    # What is added is never frozen; what the base model has is never lost.
+    model = outline(size, method=method)
+    added = {"pfedsam": lora(WIDTH[size]) + experts(WIDTH[size]), "fedmsa": ADAPTERS[size]}
+    more = added.get(method, lora(WIDTH[size])) + TOKENS
+    assert sum(p.numel() for p in model.parameters()) == BASE[size] + more
+
+
+def test_the_papers_own_counts(outline) -> None:
+    """FedFMS counts 11.16 M shared parameters for FedMSA and 93.7 M for FedSAM, without tokens."""
+    light, heavy = outline("vit_b", method="fedmsa"), outline("vit_b", method="fedsam")
+    adapters_only = [p for name, p in light.parameters_of("shared").items() if "adapter" in name]
+    assert sum(p.numel() for p in adapters_only) == 7_100_928
+    assert count(light, "shared") - TOKENS == 7_100_928 + 4_058_340 == 11_159_268
+    assert count(heavy, "shared") - TOKENS == 93_735_472
+
+
+@pytest.mark.parametrize("decoder", ["frozen", "lora", "shared", "local"])
+@pytest.mark.parametrize("method", ["pfedsam", "lora_fedavg", "ditto"])
+def test_the_decoders_owner(personalise, method: str, decoder: str) -> None:
+    model = personalise(method=method, options=MethodOptions(decoder=decoder))
+    counts = Counter(shared=lora(320) + TOKENS, frozen=BASE["lite_medsam"] - DECODER)
+    if method == "pfedsam":
+        counts["local"] += experts(320)
+    counts["frozen" if decoder == "lora" else decoder] += DECODER
+    if decoder == "lora":
+        # Queries and values of two self-attentions (256) and five that project down to 128.
+        counts["shared"] += 2 * (2 * 8 * (256 + 256) + 5 * 8 * (256 + 128))
+    if method == "ditto":
+        counts["local"] += counts["shared"]
+    assert {owner: count(model, owner) for owner in counts} == counts
+
+
+@pytest.mark.parametrize("method", ["fedper", "fedrep", "fedsca"])
+def test_methods_with_a_decoder_of_their_own_never_send_it(personalise, method: str) -> None:
     model = personalise(method=method)
-    owned = [name for owner in ("frozen", "shared", "local") for name in model.parameters_of(owner)]
-    names = [name for name, _ in model.named_parameters()]
-    assert sorted(owned) == sorted(names)
-    frozen = model.parameters_of("frozen")
-    for name, parameter in model.named_parameters():
-        assert parameter.requires_grad == (name not in frozen)
+    assert not any(name.startswith("mask_decoder") for name in model.shared_state())
+    assert {n for n, _ in model.named_parameters() if n.startswith("mask_decoder")} <= set(
+        model.local_state()
+    )
 
 
 @pytest.mark.parametrize("method", list(METHODS))
 def test_every_pattern_of_a_method_fits_something(personalise, method: str) -> None:
     names = [name for name, _ in personalise(method=method).named_parameters()]
-    for pattern in METHODS[method].shared + METHODS[method].local:
+    for pattern in METHODS[method].shared:
         assert any(fnmatchcase(name, pattern) for name in names), pattern
 
 
-def test_no_expert_is_ever_shared(personalise) -> None:
-    for decoder in ("frozen", "shared", "local"):
-        model = personalise(options=MethodOptions(decoder=decoder))
-        assert not any("expert" in name for name in model.shared_state())
-        assert any("expert" in name for name in model.local_state())
+@pytest.mark.parametrize("decoder", ["frozen", "lora", "shared", "local"])
+def test_no_expert_is_shared(personalise, decoder: str) -> None:
+    model = personalise(options=MethodOptions(decoder=decoder))
+    assert not any("expert" in name for name in model.shared_state())
+    assert any("expert" in name for name in model.local_state())
+
+
+def test_experts_are_shared_only_when_the_recipe_says_so(personalise) -> None:
+    model = personalise(options=MethodOptions(expert_owner="shared"))
+    assert any("expert" in name for name in model.shared_state())
+    assert not model.local_state()
+
+
+@pytest.mark.parametrize("owner", ["shared", "local"])
+def test_the_tokens_owner(personalise, owner: str) -> None:
+    model = personalise(options=MethodOptions(structure_tokens=owner))
+    assert "structure_embeddings.weight" in model.parameters_of(owner)
+
+
+@pytest.mark.parametrize("targets", [("q",), ("q", "k"), ("q", "k", "v")])
+def test_lora_targets(personalise, targets: tuple[str, ...]) -> None:
+    model = personalise(method="lora_fedavg", options=MethodOptions(lora_targets=targets))
+    assert count(model, "shared") == lora(320, len(targets)) + DECODER + TOKENS
+
+
+def test_local_normalisation_layers_are_the_last_blocks_batch_norms_in_tiny_vit(
+    personalise,
+) -> None:
+    model = personalise(method="local_norm", options=MethodOptions(blocks=3))
+    norms = {
+        id(parameter)
+        for block in transformer_blocks(model.image_encoder)[-3:]
+        for module in block.modules()
+        if isinstance(module, nn.BatchNorm2d)
+        for parameter in module.parameters()
+    }
+    assert len(norms) == 3 * 2
+    assert {id(p) for p in model.parameters_of("local").values()} == norms
+
+
+def test_local_normalisation_layers_are_layer_norms_in_vit(outline) -> None:
+    model = outline("vit_b", method="local_norm")
+    assert set(model.parameters_of("local")) == {
+        f"image_encoder.blocks.{block}.norm{number}.{part}"
+        for block in (10, 11)
+        for number in (1, 2)
+        for part in ("weight", "bias")
+    }
+
+
+def test_only_adapters_of_the_lower_half_are_sent_by_fedsca(outline) -> None:
+    model = outline("vit_b", method="fedsca")
+    sent = {name.split(".")[2] for name in model.parameters_of("shared") if "adapter" in name}
+    kept = {name.split(".")[2] for name in model.parameters_of("local") if "adapter" in name}
+    assert sent == {str(block) for block in range(6)}
+    assert kept == {str(block) for block in range(6, 12)}
+
+
+def test_a_site_alone_sends_nothing(personalise) -> None:
+    model = personalise(method="local")
+    assert model.shared_state() == {}
+    assert model.shared_spec() == {}
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 5])
 def test_modules_sit_in_the_last_blocks_only(personalise, blocks: int) -> None:
     model = personalise(options=MethodOptions(blocks=blocks))
     changed = [hasattr(block.mlp, "experts") for block in transformer_blocks(model.image_encoder)]
-    lora = [hasattr(b.attn.qkv, "lora_a") for b in transformer_blocks(model.image_encoder)]
-    assert changed == lora
+    lora_ = [hasattr(b.attn.qkv, "lora_a") for b in transformer_blocks(model.image_encoder)]
+    assert changed == lora_
     assert changed == [False] * (len(changed) - blocks) + [True] * blocks
 
 
@@ -84,23 +233,108 @@ def test_more_blocks_than_there_are_are_refused(personalise, base) -> None:
         personalise(options=MethodOptions(blocks=blocks + 1))
 
 
-def test_more_answering_experts_than_experts_are_refused() -> None:
-    with pytest.raises(ValueError, match="top_k is 3 but there are only 2 experts"):
-        MethodOptions(experts=2, top_k=3)
-
-
-def test_an_unknown_method_lists_the_known_ones(personalise) -> None:
-    with pytest.raises(RecipeError, match="no method named 'magic'.*pfedsam"):
+def test_an_unknown_method_lists_the_known_ones(make_recipe) -> None:
+    with pytest.raises(RecipeError, match="no method named 'magic'.*pfedsam.*fedmsa"):
         method_named("magic")
     with pytest.raises(RecipeError, match="no method named 'magic'"):
-        personalise(method="magic")
+        make_recipe(method="magic")
 
 
-def test_pfedsam_learns_the_shared_part_first_then_distils_into_the_local_one() -> None:
-    phases = METHODS["pfedsam"].phases
-    assert [(phase.trains, phase.distils) for phase in phases] == [
-        ("shared", False),
-        ("local", True),
-    ]
-    for name in ("lora_fedavg", "fedsam"):
-        assert [phase.trains for phase in METHODS[name].phases] == ["shared"]
+UPDATE = {
+    "pfedsam": [("shared", False)],
+    "lora_fedavg_ft": [("shared", False)],
+    "local": [("local", True)],
+    "fedper": [("both", True)],
+    "fedrep": [("local", True), ("shared", True)],
+    "ditto": [("shared", False)],
+    "local_norm": [("both", True)],
+    "fedsca": [("both", True)],
+}
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_what_is_trained_before_the_exchange(method: str) -> None:
+    found = [(phase.trains, phase.personal) for phase in METHODS[method].update]
+    assert found == UPDATE.get(method, [("shared", True)])
+
+
+def test_what_is_trained_after_the_aggregation() -> None:
+    after = {name: m.personalise for name, m in METHODS.items() if m.personalise}
+    assert after == {
+        "pfedsam": (Phase("local", distils=True),),
+        "ditto": (Phase("local", proximal=True),),
+    }
+    assert {n: m.finale for n, m in METHODS.items() if m.finale} == {
+        "lora_fedavg_ft": (Phase("local"),)
+    }
+
+
+def test_what_else_tells_the_methods_apart() -> None:
+    def those(condition) -> set[str]:
+        return {name for name, method in METHODS.items() if condition(method)}
+
+    assert len(METHODS) == 14
+    assert those(lambda m: any(p.proximal for p in m.update)) == {"fedprox"}
+    assert those(lambda m: m.aggregation == "similarity") == {"fedsca"}
+    assert those(lambda m: not m.federates) == {"local", "centralised", "centralised_fedmsa"}
+    assert those(lambda m: m.pooled) == {"centralised", "centralised_fedmsa"}
+    assert those(lambda m: m.copies == "kept") == {"ditto"}
+    assert those(lambda m: m.copies == "shifted") == {"lora_fedavg_ft"}
+    assert all(
+        name == method.name and method.title and method.source for name, method in METHODS.items()
+    )
+
+
+# Something else than the default, for every option.
+OTHER = {
+    "blocks": 1,
+    "lora_rank": 4,
+    "lora_alpha": 4.0,
+    "lora_targets": ("q",),
+    "experts": 6,
+    "expert_width": 16,
+    "top_k": 1,
+    "gate": "token",
+    "expert_owner": "shared",
+    "load_balance": 0.5,
+    "decoder": "lora",
+    "personal_decoder": True,
+    "structure_tokens": "local",
+    "temperature": 3.0,
+    "distillation": 0.25,
+    "proximal": 0.5,
+}
+LORA_OPTIONS = {"lora_rank", "lora_alpha", "lora_targets"}
+EXPERT_OPTIONS = {"experts", "expert_width", "top_k", "gate", "expert_owner", "load_balance"}
+LORA_METHODS = {
+    *("lora_fedavg", "lora_fedavg_ft", "local", "centralised", "fedprox", "fedper", "fedrep"),
+    *("ditto", "local_norm", "pfedsam"),
+}
+
+
+def useful(method: str) -> set[str]:
+    options = {"structure_tokens"}
+    if method in LORA_METHODS:
+        options |= {"blocks"} | LORA_OPTIONS
+    if method not in ("fedsam", "fedmsa", "centralised_fedmsa", "fedper", "fedrep", "fedsca"):
+        options |= {"decoder"}
+    if method == "pfedsam":
+        options |= EXPERT_OPTIONS | {"personal_decoder", "temperature", "distillation"}
+    if method in ("fedprox", "ditto"):
+        options |= {"proximal"}
+    return options
+
+
+def test_the_table_names_every_option() -> None:
+    assert OTHER.keys() == MethodOptions.model_fields.keys()
+
+
+@pytest.mark.parametrize("option", list(OTHER))
+@pytest.mark.parametrize("method", list(METHODS))
+def test_options_of_no_use_to_a_method_are_refused(make_recipe, method: str, option: str) -> None:
+    options = MethodOptions(**{option: OTHER[option]})
+    if option in useful(method):
+        assert make_recipe(method=method, options=options).options == options
+        return
+    with pytest.raises(ValueError, match=f"{method} has no use for the option {option}:"):
+        make_recipe(method=method, options=options)

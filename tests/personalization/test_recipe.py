@@ -8,11 +8,19 @@ from typing import Any
 import pytest
 
 from napari_fedsam.cases.case import Structure
-from napari_fedsam.personalization import MethodOptions, Recipe, RecipeError, TrainingOptions
+from napari_fedsam.personalization import (
+    MethodOptions,
+    PromptShares,
+    Recipe,
+    RecipeError,
+    TrainingOptions,
+)
 
 
 def leaves(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
-    """Return the paths of all scalars in nested JSON."""
+    """Return the paths of all that can be changed on its own in nested JSON."""
+    if path and path[-1] in ("lora_targets", "prompts", "federation"):
+        return [path]
     if isinstance(value, dict):
         return [leaf for key in value for leaf in leaves(value[key], (*path, key))]
     if isinstance(value, list):
@@ -20,15 +28,25 @@ def leaves(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int
     return [path]
 
 
+# Other values where one more, or one letter more, would be refused; of shares, all at once.
 OTHER = {
     "gate": "token",
     "decoder": "local",
     "color": "#0000ff",
     "method": "lora_fedavg",
-    "proposal_weight": 0.25,
     "box_jitter": 0.25,
+    "local_share": 0.25,
     "value": 9,
+    "lora_targets": ["k", "v"],
+    "expert_owner": "shared",
+    "personal_decoder": True,
+    "structure_tokens": "local",
+    "prompts": {"none": 0.5, "box": 0.3, "click": 0.2},
+    # Each of its options: see test_federation_options.
+    "federation": {"norm_limit": 5.0},
 }
+# In the plain method they are of no use.
+METHOD_OF = {"proximal": "ditto"}
 PARTS = {"name": "Polyps", "structures": [{"value": 3, "name": "polyp", "color": "#ff0000"}]}
 FULL = Recipe.model_validate(PARTS).model_dump(mode="json")
 
@@ -50,7 +68,19 @@ def test_any_change_changes_the_hash(path: tuple[str | int, ...]) -> None:
     after = OTHER.get(str(path[-1]))
     if after is None:
         after = f"{before}x" if isinstance(before, str) else before + 1  # type: ignore[operator]
-    assert Recipe.model_validate(changed(path, after)).hash != Recipe.model_validate(FULL).hash
+    parts = changed(path, after)
+    plain = dict(FULL)
+    if path[-1] in METHOD_OF:
+        plain["method"] = parts["method"] = METHOD_OF[str(path[-1])]
+    assert Recipe.model_validate(parts).hash != Recipe.model_validate(plain).hash
+
+
+@pytest.mark.parametrize("share", ["none", "box", "click"])
+def test_every_prompts_share_changes_the_hash(share: str) -> None:
+    one = {"none": 0.25, "box": 0.25, "click": 0.25} | {share: 0.5}
+    recipe = Recipe.model_validate(changed(("training", "prompts"), one))
+    assert recipe.training.prompts == PromptShares(**one)
+    assert recipe.hash != Recipe.model_validate(FULL).hash
 
 
 def test_another_structure_changes_the_hash() -> None:
@@ -71,7 +101,7 @@ def test_the_hash_depends_on_no_order_and_no_spelling_of_defaults() -> None:
         Recipe(
             name="Polyps",
             structures=(Structure(value=3, name="polyp", color="#FF0000"),),
-            training=TrainingOptions(epochs=4.0),
+            training=TrainingOptions(epochs=6.0, prompts=PromptShares(none=0.6)),
             options=MethodOptions(lora_alpha=8),
         ).hash,
     }
@@ -83,15 +113,20 @@ def test_the_hash_is_the_same_in_every_version_of_the_package() -> None:
     # Sites with different versions must agree: a new field with a default is a new recipe.
     assert (
         Recipe.model_validate(PARTS).hash
-        == "d5d5c415ea142cb41cefacdef6339adaf20a2516058eb29ea090e29ad0837f53"
+        == "cf7e906e1e59c02cfd3a6314118f69f6844185cb0fdfe418e15191f8294d5227"
     )
 
 
 def test_what_is_written_is_read_back(tmp_path: Path, make_recipe) -> None:
     recipe = make_recipe(
         name="Früherkennung",
-        options=MethodOptions(blocks=3, lora_alpha=4, distillation=0.1),
-        training=TrainingOptions(epochs=0.5, learning_rate=1e-3),
+        options=MethodOptions(
+            blocks=3, lora_alpha=4, distillation=0.1, lora_targets=("k",), personal_decoder=True
+        ),
+        training=TrainingOptions(
+            epochs=0.5, learning_rate=1e-3, prompts=PromptShares(none=0.2, box=0.5, click=0.3)
+        ),
+        rounds=3,
     )
     recipe.write(tmp_path / "recipe.json")
     again = Recipe.read(tmp_path / "recipe.json")
@@ -118,12 +153,28 @@ def test_what_is_written_is_read_back(tmp_path: Path, make_recipe) -> None:
         (("options", "temperature"), 0),
         (("options", "distillation"), -0.1),
         (("training", "epochs"), 0),
-        (("training", "local_epochs"), -1),
+        (("training", "local_share"), -0.1),
+        (("training", "local_share"), 1.1),
+        (("training", "local_epochs"), 1),
         (("training", "learning_rate"), 0),
         (("training", "learning_rate"), math.inf),
         (("training", "epochs"), math.nan),
         (("training", "batch_size"), 0),
-        (("training", "proposal_weight"), 1.1),
+        (("training", "prompts", "none"), 1.1),
+        (("training", "prompts", "click"), -0.1),
+        (("training", "prompts"), {"none": 0.5, "box": 0.2, "click": 0.2}),
+        (("training", "prompts"), {"none": 1.0}),
+        (("training", "prompts", "point"), 0.2),
+        (("options", "lora_targets"), []),
+        (("options", "lora_targets"), ["q", "o"]),
+        (("options", "lora_targets"), ["q", "q"]),
+        (("options", "expert_owner"), "frozen"),
+        (("options", "load_balance"), -1),
+        (("options", "structure_tokens"), "frozen"),
+        (("options", "proximal"), -0.1),
+        (("options", "proximal"), 0.1),
+        (("rounds",), 0),
+        (("rounds",), 1.5),
         (("training", "box_jitter"), -0.1),
         (("training", "augmentations"), -1),
         (("minimum_sites",), 0),
@@ -139,10 +190,34 @@ def test_a_bad_recipe_is_refused_naming_file_and_field(tmp_path, path, value) ->
     file.write_text(json.dumps(changed(path, value)), encoding="utf-8")
     with pytest.raises(RecipeError, match=r"recipe\.json is wrong at ") as caught:
         Recipe.read(file)
-    # A rule over several fields is told for their group; of all others the field is named.
-    if value not in (5,) and path != ("structures",):
-        assert str(path[-1]) in str(caught.value)
+    assert str(path[-1]) in str(caught.value) or path == ("structures",)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"experts": 2, "top_k": 3}, "top_k is 3 but there are only 2 experts: lower top_k"),
+        ({"lora_targets": ("v", "q", "v")}, "lora_targets names a projection twice"),
+        ({"personal_decoder": True, "decoder": "frozen"}, "decoder is frozen: change one"),
+        ({"personal_decoder": True, "decoder": "local"}, "decoder is local: change one"),
+    ],
+)
+def test_contradictory_options_are_refused_with_a_remedy(options, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        MethodOptions(**options)
+
+
+@pytest.mark.parametrize("decoder", ["shared", "lora"])
+def test_a_personal_decoder_goes_with_one_that_is_sent(decoder) -> None:
+    assert MethodOptions(personal_decoder=True, decoder=decoder).personal_decoder
+
+
+def test_a_file_with_an_option_of_no_use_is_refused_by_its_name(tmp_path: Path) -> None:
+    parts = changed(("options", "distillation"), 0.1) | {"method": "fedsam"}
+    (tmp_path / "recipe.json").write_text(json.dumps(parts), encoding="utf-8")
+    with pytest.raises(RecipeError, match="fedsam has no use for the option distillation: leave"):
+        Recipe.read(tmp_path / "recipe.json")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe{}", b'{"name": "x"}'])

@@ -1,4 +1,4 @@
-"""Tiny training cases, and personalised LiteMedSAM models without loading it each time."""
+"""Tiny training cases, and personalised models: LiteMedSAM's, and a smaller one's."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -12,7 +12,9 @@ import torch
 from napari_fedsam.cases.case import Structure
 from napari_fedsam.personalization import PersonalisedModel, Recipe, TrainingOptions
 from napari_fedsam.sam import load_model
+from napari_fedsam.sam.preprocessing import PixelPreprocessing
 from napari_fedsam.sam.protocol import PromptableModel
+from napari_fedsam.sam.segment_anything_models import SegmentAnything
 from napari_fedsam.training.feature_cache import FeatureCache
 from napari_fedsam.training.samples import TrainingSample
 
@@ -25,13 +27,11 @@ STRUCTURES = (
 def build_recipe(**training: Any) -> Recipe:
     options: dict[str, Any] = {
         "epochs": 1,
-        "local_epochs": 1,
         "batch_size": 2,
         "augmentations": 0,
     }
-    parts = {
-        key: training.pop(key) for key in ("method", "options", "seed", "name") if key in training
-    }
+    of_recipe = ("method", "options", "seed", "name", "rounds")
+    parts = {key: training.pop(key) for key in of_recipe if key in training}
     return Recipe(
         **({"name": "Polyps"} | parts),
         structures=STRUCTURES,
@@ -80,6 +80,49 @@ def personalise(base) -> Callable[..., PersonalisedModel]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return PersonalisedModel(copy.deepcopy(base), build_recipe(**changes))
+
+    return build
+
+
+class SmallSam(SegmentAnything):
+    """segment-anything's own parts, narrow and shallow, with weights drawn at random."""
+
+    def __init__(self) -> None:
+        from segment_anything.modeling import (
+            ImageEncoderViT,
+            MaskDecoder,
+            PromptEncoder,
+            TwoWayTransformer,
+        )
+
+        torch.nn.Module.__init__(self)
+        self.name = "small_sam"
+        self.input_size = 256
+        self.prompt_kinds = frozenset({"box"})
+        self.image_encoder = ImageEncoderViT(
+            img_size=256, patch_size=4, embed_dim=32, depth=4, num_heads=2, window_size=8
+        )
+        self.prompt_encoder = PromptEncoder(256, (64, 64), (256, 256), 16)
+        transformer = TwoWayTransformer(depth=1, embedding_dim=256, num_heads=8, mlp_dim=64)
+        self.mask_decoder = MaskDecoder(transformer_dim=256, transformer=transformer)
+        self.preprocessing = PixelPreprocessing(256)
+
+
+@pytest.fixture(scope="session")
+def small_base() -> PromptableModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return SmallSam().eval()
+
+
+@pytest.fixture(scope="session")
+def small(small_base) -> Callable[..., PersonalisedModel]:
+    """Build personalised models that train at many steps a second."""
+
+    def build(**changes: Any) -> PersonalisedModel:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return PersonalisedModel(copy.deepcopy(small_base), build_recipe(**changes))
 
     return build
 

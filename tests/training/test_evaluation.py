@@ -6,6 +6,7 @@ import pytest
 from napari_fedsam.sam import Predictor
 from napari_fedsam.training.evaluation import Evaluation, ImageResult, evaluate, prompts_for
 from napari_fedsam.training.metrics import dice
+from napari_fedsam.training.progress import Progress
 
 
 @pytest.fixture(scope="module")
@@ -15,8 +16,8 @@ def predictor(base) -> Predictor:
 
 @pytest.fixture(scope="module")
 def measured(predictor, samples, absent):
-    fractions: list[float] = []
-    return evaluate(predictor, [*samples, absent], progress=fractions.append), fractions
+    seen: list[Progress] = []
+    return evaluate(predictor, [*samples, absent], progress=seen.append), seen
 
 
 def test_every_image_is_measured_under_every_prompt_it_offers(measured) -> None:
@@ -68,7 +69,21 @@ def test_boxes_find_the_discs(measured) -> None:
 
 
 def test_progress_reaches_one(measured) -> None:
-    assert measured[1] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert [p.fraction for p in measured[1]] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert measured[1][-1].seconds_left == 0
+
+
+def test_images_are_encoded_in_the_way_that_is_given(predictor, samples) -> None:
+    embedding = predictor.encode(samples[0].image)
+    asked = []
+
+    def encode(image: np.ndarray):
+        asked.append(image)
+        return embedding
+
+    given = evaluate(predictor, samples[:1], ("box",), encode=encode)
+    assert [image is samples[0].image for image in asked] == [True]
+    assert given == evaluate(predictor, samples[:1], ("box",))
 
 
 def test_means_leave_out_what_has_no_dice() -> None:

@@ -7,8 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from napari_fedsam.sam import Predictor, encoder_split
 from napari_fedsam.sam.encoder_split import EncoderSplit
-from napari_fedsam.training.feature_cache import FeatureCache
+from napari_fedsam.training.feature_cache import (
+    CachedEncoder,
+    FeatureCache,
+    PlainEncoder,
+)
 
 
 @pytest.fixture
@@ -133,3 +138,35 @@ def test_half_written_files_do_not_count(tmp_path: Path) -> None:
     cache.put("a", torch.ones(1, 3))
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
     assert np.isfinite(cache.get("a").float().numpy()).all()  # type: ignore[union-attr]
+
+
+def test_an_image_is_encoded_once_and_close_to_the_predictors_way(
+    personalise, samples, monkeypatch
+) -> None:
+    # Without the rounding of bfloat16 products, only that of the stored features is left.
+    monkeypatch.setattr(encoder_split, "has_fast_bf16", lambda _: False)
+    model, cache = personalise(), FeatureCache()
+    image = samples[0].image
+    mine = CachedEncoder(model, cache).encode(image)
+    theirs = Predictor(model, bf16=False).encode(image)
+    assert mine.image_shape == theirs.image_shape
+    assert mine.features.dtype == torch.float32
+    apart = (mine.features - theirs.features).norm() / theirs.features.norm()
+    assert apart < 0.02
+
+    def never(*_: object) -> torch.Tensor:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(EncoderSplit, "prefix", never)
+    again = CachedEncoder(model, cache).encode(image)
+    assert torch.equal(again.features, mine.features)
+
+
+def test_the_plain_encoder_is_the_whole_encoder(small, samples) -> None:
+    model = small()
+    encoder = PlainEncoder(model)
+    with torch.no_grad():
+        pixels = encoder.prefix(samples[0].image)
+        assert torch.equal(pixels, model.preprocess(samples[0].image))
+        assert torch.equal(encoder.suffix(pixels), model.image_encoder(pixels))
+    assert not encoder.bf16

@@ -1,18 +1,19 @@
 """One site's local update on two tiny cases."""
 
-from dataclasses import replace
+import math
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
-from napari_fedsam.personalization import MethodOptions
-from napari_fedsam.personalization.methods import Phase
+from napari_fedsam.personalization import MethodOptions, PromptShares
+from napari_fedsam.personalization.methods import METHODS, Phase
 from napari_fedsam.sam.encoder_split import EncoderSplit
 from napari_fedsam.training.errors import CancelledError, TrainingError
-from napari_fedsam.training.feature_cache import FeatureCache
-from napari_fedsam.training.local_update import _LocalUpdate, _set_rate, local_update
+from napari_fedsam.training.feature_cache import CachedEncoder, FeatureCache
+from napari_fedsam.training.local_update import _rate, _Trainer, local_update
+from napari_fedsam.training.progress import Progress
 
 
 def frozen_state(model) -> dict[str, torch.Tensor]:
@@ -24,75 +25,109 @@ def moved(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> se
     return {name for name, value in before.items() if not torch.equal(after[name], value)}
 
 
-@pytest.fixture(scope="module")
-def trained(personalise, samples, features):
-    """What two steps of each phase of the full method move."""
-    model = personalise(batch_size=1)
-    before = model.shared_state(), model.local_state(), frozen_state(model)
-    fractions: list[float] = []
-    result = local_update(model, samples, seed=1, progress=fractions.append, cache=features)
-    after = model.shared_state(), model.local_state(), frozen_state(model)
-    return result, fractions, *(moved(b, a) for b, a in zip(before, after, strict=True)), model
+def distance(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> float:
+    return math.sqrt(sum(float((one[name] - two[name]).square().sum()) for name in one))
 
 
-def test_the_result_says_what_was_done(trained) -> None:
-    result = trained[0]
+# What a method moves before the exchange, and after the aggregation of the last round.
+MOVES = {
+    "pfedsam": ("shared", "local"),
+    "fedper": ("both", ""),
+    "fedrep": ("both", ""),
+    "local": ("local", ""),
+    "local_norm": ("both", ""),
+    "fedsca": ("both", ""),
+    "ditto": ("shared", "local"),
+    "lora_fedavg_ft": ("shared", "local"),
+}
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_every_method_moves_its_own_parameters_in_their_time(
+    personalise, samples, features, method: str
+) -> None:
+    model = personalise(method=method, rounds=1, batch_size=2, epochs=1)
+    for moment, expected in zip(
+        ("update", "personalise"), MOVES.get(method, ("shared", "")), strict=True
+    ):
+        before = model.shared_state(), model.local_state(), frozen_state(model)
+        result = local_update(model, samples, seed=1, moment=moment, cache=features)
+        after = model.shared_state(), model.local_state(), frozen_state(model)
+        shared, local, frozen = (moved(b, a) for b, a in zip(before, after, strict=True))
+        assert bool(shared) == (expected in ("shared", "both"))
+        assert bool(local) == (expected in ("local", "both")), method
+        assert not frozen
+        assert (result.steps > 0) == bool(expected)
+        assert all(p.grad is None for p in model.parameters())
+    assert not any(module.training for module in model.modules())
+
+
+def test_both_phases_move_all_of_their_own_parameters(small, samples) -> None:
+    model = small(epochs=6.0, batch_size=1, prompts=PromptShares(none=0.4, box=0.3, click=0.3))
+    shared, local = model.shared_state(), model.local_state()
+    result = local_update(model, samples, seed=1)
+    assert not moved(local, model.local_state())
+    # Of the decoder only the head of the answer in use is trained.
+    still = shared.keys() - moved(shared, model.shared_state())
+    assert all(name.startswith("mask_decoder") for name in still)
     assert result.samples == 2
     assert 0 < result.loss < 10
     assert result.seconds > 0
+    between = model.shared_state()
+    local_update(model, samples, seed=1, moment="personalise")
+    assert not moved(between, model.shared_state())
+    assert moved(local, model.local_state()) == set(local)
 
 
-def test_progress_rises_to_one_over_both_phases(trained) -> None:
-    assert trained[1] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+def test_progress_rises_to_one_over_all_phases(small, samples) -> None:
+    seen: list[Progress] = []
+    model = small(method="fedrep", batch_size=1, epochs=2.0, local_share=0.5)
+    result = local_update(model, samples, seed=1, progress=seen.append)
+    assert [p.fraction for p in seen] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert all(p.seconds_left is not None and p.seconds_left >= 0 for p in seen)
+    assert seen[-1].seconds_left == 0
+    assert result.steps == 4
+    # Of the last phase.
+    assert len(result.losses) == 2
+    assert result.loss == pytest.approx(np.mean(result.losses))
 
 
-def test_both_phases_move_their_own_parameters(trained) -> None:
-    _, _, shared, local, _, model = trained
-    assert shared == set(model.shared_state())
-    assert local == set(model.local_state())
-
-
-def test_frozen_parameters_and_buffers_never_move(trained) -> None:
-    assert trained[4] == set()
-
-
-def test_no_gradient_is_left_behind_on_frozen_parameters(trained) -> None:
-    assert all(p.grad is None for p in trained[5].parameters_of("frozen").values())
-
-
-def test_the_shared_phase_leaves_the_local_parameters(personalise, samples, features) -> None:
-    model = personalise(local_epochs=0)
-    shared, local = model.shared_state(), model.local_state()
-    local_update(model, samples, seed=0, cache=features)
-    assert moved(shared, model.shared_state())
-    assert not moved(local, model.local_state())
-
-
-def test_the_local_phase_leaves_the_shared_parameters(personalise, samples, features) -> None:
-    model = personalise()
-    model.method = replace(model.method, phases=(Phase("local", distils=True),))
-    shared, local = model.shared_state(), model.local_state()
-    local_update(model, samples, seed=0, cache=features)
-    assert not moved(shared, model.shared_state())
-    assert moved(local, model.local_state())
-
-
-def test_the_shared_phase_does_not_see_the_experts(personalise, samples, features) -> None:
-    one, two = personalise(local_epochs=0), personalise(local_epochs=0)
+def test_the_shared_phase_does_not_see_the_experts(small, samples) -> None:
+    one, two = small(), small()
     two.load_local({k: torch.full_like(v, 0.3) for k, v in two.local_state().items()})
     for model in (one, two):
-        local_update(model, samples, seed=0, cache=features)
+        local_update(model, samples, seed=0)
     assert not moved(one.shared_state(), two.shared_state())
 
 
-def test_the_global_model_teaches_the_experts(personalise, samples, features) -> None:
+def test_the_shared_phase_does_not_see_a_sites_own_copies(small, samples) -> None:
+    one, two = small(method="ditto"), small(method="ditto")
+    two.load_local({k: v + 0.3 for k, v in two.local_state().items()})
+    for model in (one, two):
+        local_update(model, samples, seed=0)
+    assert not moved(one.shared_state(), two.shared_state())
+
+
+def test_the_global_model_teaches_the_experts(small, samples) -> None:
     ends = []
     for strength in (0.0, 50.0):
-        model = personalise(batch_size=1, options=MethodOptions(distillation=strength))
-        model.method = replace(model.method, phases=(Phase("local", distils=True),))
-        local_update(model, samples, seed=0, cache=features)
+        model = small(batch_size=1, epochs=4, options=MethodOptions(distillation=strength))
+        local_update(model, samples, seed=0, moment="personalise")
         ends.append(model.local_state())
     assert moved(*ends)
+
+
+@pytest.mark.parametrize(("method", "moment"), [("fedprox", "update"), ("ditto", "personalise")])
+def test_a_strong_pull_keeps_parameters_near(small, samples, method: str, moment) -> None:
+    far = []
+    for strength in (0.0, 1000.0):
+        options = MethodOptions(proximal=strength)
+        model = small(method=method, options=options, epochs=8, batch_size=1, learning_rate=1e-3)
+        start = small(method=method, options=options)
+        local_update(model, samples, seed=0, moment=moment)
+        owner = "shared_state" if method == "fedprox" else "local_state"
+        far.append(distance(getattr(model, owner)(), getattr(start, owner)()))
+    assert far[1] < 0.5 * far[0]
 
 
 def test_the_loss_falls_when_two_cases_are_learnt_by_heart(personalise, samples, features) -> None:
@@ -103,10 +138,10 @@ def test_the_loss_falls_when_two_cases_are_learnt_by_heart(personalise, samples,
 
 
 @pytest.fixture(scope="module")
-def seeded(personalise, samples, features):
+def seeded(small, samples):
     def run(seed: int) -> dict[str, torch.Tensor]:
-        model = personalise(batch_size=1, augmentations=1, local_epochs=0)
-        local_update(model, samples, seed=seed, cache=features)
+        model = small(batch_size=1, augmentations=1, epochs=3)
+        local_update(model, samples, seed=seed)
         state: dict[str, torch.Tensor] = model.shared_state()
         return state
 
@@ -124,34 +159,27 @@ def test_another_seed_gives_other_parameters(seeded) -> None:
     assert moved(seeded(5), seeded(6))
 
 
-def test_training_can_be_cancelled_between_steps(personalise, samples, features) -> None:
-    model = personalise(batch_size=1, epochs=50)
-    asked: list[float] = []
+def test_training_can_be_cancelled_between_steps(small, samples) -> None:
+    model = small(batch_size=1, epochs=50)
+    asked: list[Progress] = []
     with pytest.raises(CancelledError, match="cancelled"):
         local_update(
-            model,
-            samples,
-            seed=0,
-            progress=asked.append,
-            cancelled=lambda: len(asked) >= 2,
-            cache=features,
+            model, samples, seed=0, progress=asked.append, cancelled=lambda: len(asked) >= 2
         )
     assert len(asked) == 2
 
 
-def test_without_cases_there_is_nothing_to_train(personalise) -> None:
+def test_without_cases_there_is_nothing_to_train(small) -> None:
     with pytest.raises(TrainingError, match="no training cases"):
-        local_update(personalise(), [], seed=0)
+        local_update(small(), [], seed=0)
 
 
 @pytest.mark.parametrize("together", [False, True])
-def test_absent_structures_are_trained_on(
-    personalise, samples, absent, features, together: bool
-) -> None:
-    model = personalise(batch_size=3)
+def test_absent_structures_are_trained_on(small, samples, absent, together: bool) -> None:
+    model = small(batch_size=3)
     before = model.shared_state()
     cases = [*samples, absent] if together else [absent]
-    result = local_update(model, cases, seed=0, cache=features)
+    result = local_update(model, cases, seed=0)
     assert result.samples == len(cases)
     assert np.isfinite(result.loss)
     assert moved(before, model.shared_state())
@@ -167,79 +195,137 @@ def test_an_absent_structure_is_learnt_as_nothing_to_mark(personalise, absent, f
     assert not answer.mask.any()
 
 
-def test_a_loss_that_is_no_number_stops_training(personalise, samples, features) -> None:
-    model = personalise()
+def test_a_loss_that_is_no_number_stops_training(small, samples) -> None:
+    model = small()
     model.load_shared({k: torch.full_like(v, 1e30) for k, v in model.shared_state().items()})
     with pytest.raises(TrainingError, match="no longer a number"):
-        local_update(model, samples, seed=0, cache=features)
+        local_update(model, samples, seed=0)
 
 
-def test_features_are_computed_once(personalise, samples, monkeypatch) -> None:
+def test_features_are_computed_once(small, samples, monkeypatch) -> None:
     cache = FeatureCache()
-    local_update(personalise(local_epochs=0), samples, seed=0, cache=cache)
+    local_update(small(epochs=4), samples, seed=0, cache=cache)
 
     def never(*_: object) -> torch.Tensor:
         raise AssertionError("computed again")
 
     monkeypatch.setattr(EncoderSplit, "prefix", never)
-    local_update(personalise(local_epochs=0), samples, seed=3, cache=cache)
+    # In the next phase and in the next round, too.
+    local_update(small(), samples, seed=0, moment="personalise", cache=cache)
+    local_update(small(epochs=4), samples, seed=3, round_number=2, cache=cache)
 
 
 @pytest.fixture
-def update(personalise, make_sample, features):
-    def build(**changes) -> _LocalUpdate:
+def trainer(small, make_sample):
+    def build(*, round_number: int = 1, **changes) -> _Trainer:
         cases = [make_sample("abc"[:i], (10 * i, 20)) for i in range(1, 4)]
-        return _LocalUpdate(personalise(**changes), cases, 0, features)
+        model = small(**changes)
+        return _Trainer(model, cases, 0, round_number, CachedEncoder(model, FeatureCache()))
 
     return build
 
 
-def test_every_case_comes_once_per_pass_in_a_new_order(update) -> None:
-    indices = [i for batch in update(batch_size=2)._batches(30) for i in batch]
-    passes = [tuple(indices[i : i + 3]) for i in range(0, 60, 3)]
-    assert all(sorted(one) == [0, 1, 2] for one in passes)
-    assert len(set(passes)) > 1
-
-
 @pytest.mark.parametrize(
-    ("epochs", "batch", "steps"), [(1, 2, 2), (2, 3, 2), (0.1, 4, 1), (4, 1, 12)]
+    ("epochs", "batch", "steps"), [(1, 2, 2), (2, 3, 2), (0.1, 4, 1), (4, 1, 12), (4, 3, 4)]
 )
-def test_epochs_become_steps(update, epochs: float, batch: int, steps: int) -> None:
-    assert update(epochs=epochs, batch_size=batch)._steps(Phase("shared")) == steps
+def test_epochs_become_steps(trainer, epochs: float, batch: int, steps: int) -> None:
+    built = trainer(method="lora_fedavg", epochs=epochs, batch_size=batch)
+    (stretch,) = built.stretches("update")
+    assert stretch.steps == steps
+    assert built.stretches("personalise") == []
 
 
-@pytest.mark.parametrize("jitter", [0.0, 0.3])
-def test_simulated_boxes_shift_their_edges_within_the_image(update, samples, jitter) -> None:
-    built = update(box_jitter=jitter)
-    sample = samples[0]
-    boxes = np.array([built._box(sample) for _ in range(200)])
-    tight = np.array([10, 12, 30, 32])
-    shift = np.abs(boxes - tight).max(axis=0)
-    assert (shift <= jitter * 20 + 1e-4).all()
-    assert (shift >= jitter * 20 * 0.8).all()
-    assert boxes.min() >= 0
-    assert (boxes[:, 2] <= 63).all()
-    assert (boxes[:, 3] <= 47).all()
+@pytest.mark.parametrize("method", ["pfedsam", "fedrep", "ditto"])
+def test_epochs_are_all_passes_and_the_local_phases_have_their_share(trainer, method) -> None:
+    built = trainer(method=method, epochs=8, batch_size=1, local_share=0.25)
+    found = [*built.stretches("update"), *built.stretches("personalise")]
+    assert {stretch.phase.trains: stretch.steps for stretch in found} == {
+        "shared": 18,
+        "local": 6,
+    }
 
 
-def test_targets_and_boxes_are_in_the_models_pixels(update) -> None:
-    built = update(box_jitter=0.0)
-    batch = built._batch([0, 1])
-    assert batch.targets.shape == (2, 1, 256, 256)
-    # 64 pixels wide become 256: the mask's box times four is where the target lies.
-    for target, (x0, y0, x1, y1) in zip(batch.targets[:, 0], batch.boxes.tolist(), strict=True):
-        rows, columns = torch.nonzero(target, as_tuple=True)
-        seen = [columns.min(), rows.min(), columns.max(), rows.max()]
-        np.testing.assert_allclose([x0, y0, x1, y1], [int(v) for v in seen], atol=5)
+def test_what_is_trained_at_once_has_all_passes(trainer) -> None:
+    (stretch,) = trainer(method="fedper", epochs=8, batch_size=1).stretches("update")
+    assert (stretch.phase.trains, stretch.steps) == ("both", 24)
+
+
+@pytest.mark.parametrize(("share", "phases"), [(0.0, ["shared"]), (1.0, ["local"])])
+def test_a_phase_without_a_share_is_left_out(trainer, share: float, phases) -> None:
+    built = trainer(method="fedrep", epochs=2, local_share=share)
+    assert [stretch.phase.trains for stretch in built.stretches("update")] == phases
+
+
+@pytest.mark.parametrize("round_number", [1, 4, 5])
+def test_fine_tuning_comes_after_the_last_round_with_the_passes_of_all(
+    trainer, round_number: int
+) -> None:
+    built = trainer(
+        method="lora_fedavg_ft",
+        epochs=4,
+        batch_size=1,
+        local_share=0.25,
+        rounds=5,
+        round_number=round_number,
+    )
+    assert [stretch.steps for stretch in built.stretches("update")] == [9]
+    last = [(Phase("local"), 5 * 3)] if round_number == 5 else []
+    assert [(s.phase, s.steps) for s in built.stretches("personalise")] == last
+
+
+def test_a_moment_without_phases_changes_nothing(small, samples) -> None:
+    model = small(method="lora_fedavg")
+    before = model.shared_state()
+    result = local_update(model, samples, seed=0, moment="personalise")
+    assert result.steps == 0
+    assert math.isnan(result.loss)
+    assert not moved(before, model.shared_state())
+
+
+def test_later_rounds_train_at_a_lower_rate(trainer) -> None:
+    peaks = [
+        trainer(learning_rate=1.0, rounds=10, round_number=number)._peak()
+        for number in (1, 2, 6, 10, 11, 30)
+    ]
+    assert peaks[0] == 1.0
+    assert peaks[1] == pytest.approx(0.5 * (1 + math.cos(math.pi / 10)))
+    assert peaks[2] == pytest.approx(0.5)
+    assert peaks[3:] == pytest.approx([0.1, 0.1, 0.1])
+
+
+def test_a_rounds_rate_reaches_the_optimiser(small, samples) -> None:
+    """AdamW's single first step is as long as the rate: rounds apart are told from it."""
+    lengths = []
+    for number in (1, 10):
+        model = small(method="lora_fedavg", rounds=10, epochs=1, batch_size=2, learning_rate=1e-3)
+        before = model.shared_state()
+        result = local_update(model, samples, seed=0, round_number=number)
+        assert result.steps == 1
+        lengths.append(distance(before, model.shared_state()))
+    assert lengths[1] == pytest.approx(0.1 * lengths[0], rel=0.02)
+
+
+def test_copies_that_move_along_do_so_in_training(small, samples) -> None:
+    model = small(options=MethodOptions(personal_decoder=True), epochs=2)
+    with torch.no_grad():
+        for _, copy in model.copies():
+            copy.add_(0.01)
+    before = [(copy - shared).detach().clone() for shared, copy in model.copies()]
+    start = model.shared_state()
+    local_update(model, samples, seed=0)
+    assert moved(start, model.shared_state())
+    for (shared, copy), apart in zip(model.copies(), before, strict=True):
+        torch.testing.assert_close(copy - shared, apart, atol=1e-5, rtol=1e-3)
 
 
 def test_the_learning_rate_warms_up_then_falls_as_half_a_cosine() -> None:
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
-    rates = []
-    for step in range(40):
-        _set_rate(optimizer, 2.0, step, 40)
-        rates.append(optimizer.param_groups[0]["lr"])
+    rates = [_rate(2.0, step, 40) for step in range(40)]
     assert rates[:5] == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0])
     assert all(earlier > later for earlier, later in pairwise(rates[4:]))
     assert 0 < rates[-1] < 0.02
     assert rates[22] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_a_short_phase_has_a_rate_too(steps: int) -> None:
+    assert all(0 < _rate(1.0, step, steps) <= 1.0 for step in range(steps))

@@ -38,8 +38,10 @@ def test_the_same_seed_gives_the_same_variant(sample, index: int, seed: int) -> 
     assert np.array_equal(one.mask, two.mask)
 
 
-def test_seed_index_and_case_each_make_another_variant(sample) -> None:
-    other = TrainingSample("other case", "group", sample.image, sample.mask, 3)
+def test_seed_index_and_image_each_make_another_variant(sample) -> None:
+    image = sample.image.copy()
+    image[0, 0] += 1
+    other = TrainingSample("case", "group", image, sample.mask, 3)
     images = [
         variant(sample, 1, seed=0).image,
         variant(sample, 2, seed=0).image,
@@ -47,6 +49,14 @@ def test_seed_index_and_case_each_make_another_variant(sample) -> None:
         variant(other, 1, seed=0).image,
     ]
     assert len({image.tobytes() for image in images}) == 4
+
+
+def test_the_variants_name_and_structure_do_not_matter(sample) -> None:
+    other = TrainingSample("other", "groups", sample.image, ~sample.mask, 7)
+    for index in range(1, 8):
+        one, two = variant(sample, index, seed=0), variant(other, index, seed=0)
+        assert np.array_equal(one.image, two.image)
+        assert np.array_equal(one.mask, ~two.mask)
 
 
 def test_variants_are_mirrored_and_flipped_and_brightened_both_ways(sample) -> None:

@@ -1,5 +1,6 @@
 """A real napari window with the widget docked, and hands to use it."""
 
+import itertools
 import os
 import sys
 from functools import cache
@@ -119,10 +120,25 @@ class Hands:
         self.rest()
 
     def press(self, key: str) -> None:
-        """Press a key such as "K" or "Shift+K" with the focus on the canvas."""
-        *shift, letter = key.split("+")
-        modifier = Qt.KeyboardModifier.ShiftModifier if shift else Qt.KeyboardModifier.NoModifier
+        """Press a key such as "K", "Shift+K" or "Alt+3" with the focus on the canvas."""
+        *modifiers, letter = key.split("+")
+        modifier = Qt.KeyboardModifier.NoModifier
+        for each in modifiers:
+            modifier |= getattr(Qt.KeyboardModifier, f"{each}Modifier")
         QTest.keyClick(self.canvas, getattr(Qt.Key, f"Key_{letter}"), modifier)
+        self.rest()
+
+    def draw(self, *path: tuple[float, float]) -> None:
+        """Drag along a path."""
+        points = [self.pixel(*point) for point in path]
+        button = Qt.MouseButton.LeftButton
+        QTest.mouseMove(self.canvas, points[0])
+        QTest.mousePress(self.canvas, button, pos=points[0])
+        for first, last in itertools.pairwise(points):
+            for step in (0.25, 0.5, 0.75, 1.0):
+                QTest.mouseMove(self.canvas, first + (last - first) * step)
+                QTest.qWait(1)
+        QTest.mouseRelease(self.canvas, button, pos=points[-1])
         self.rest()
 
     def push(self, name: str) -> None:
@@ -151,6 +167,11 @@ def widget(make_widget) -> FedSamWidget:
 @pytest.fixture
 def hands(widget, qtbot) -> Hands:
     return Hands(widget, qtbot)
+
+
+@pytest.fixture
+def hands_of(qtbot):
+    return lambda widget: Hands(widget, qtbot)
 
 
 def ball_scan(*, name: str = "ball", seed: int = 0) -> Scan:

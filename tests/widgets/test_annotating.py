@@ -106,7 +106,7 @@ def test_a_click_without_a_drag_is_no_box(ball, hands, widget):
     hands.press("G")
     hands.click(20, 20)
     assert widget.session.ask.is_empty
-    assert widget.boxes_layer.nshapes == 0
+    assert widget.shapes_layer.nshapes == 0
 
 
 def test_a_negative_point_takes_away(ball, hands, widget):
@@ -196,7 +196,7 @@ def test_deleting_a_point_in_napari_takes_the_prompt_back(ball, hands, widget):
 def test_clear_by_key(ball, hands, widget):
     hands.click(*CENTRE)
     hands.click(30, 30)
-    hands.press("Shift+U")
+    hands.press("Alt+U")
     assert widget.session.ask.is_empty
     assert len(widget.points_layer.data) == 0
 

@@ -6,14 +6,18 @@ import threading
 
 import psutil
 import pytest
+from qtpy.QtWidgets import QDialog
 
 from napari_fedsam.cases.case import Structure
 from napari_fedsam.federation.coordinator import Coordinator
+from napari_fedsam.federation.coordinator_setup import Reach
+from napari_fedsam.federation.keys import ensure_signing_key
 from napari_fedsam.federation.processes import OWNER_VARIABLE
 from napari_fedsam.federation.site import Site
 from napari_fedsam.federation.site_state import Phase
 from napari_fedsam.personalization.recipe import MethodOptions, Recipe, TrainingOptions
 from napari_fedsam.training.versions import VersionStore
+from napari_fedsam.widgets.federation_invitation import InvitationDialog
 
 pytestmark = [pytest.mark.window, pytest.mark.federation]
 
@@ -21,7 +25,7 @@ RECIPE = Recipe(
     name="balls",
     structures=(Structure(value=1, name="ball", color="#ff8800"),),
     options=MethodOptions(blocks=1, lora_rank=2, experts=2, expert_width=4, top_k=1),
-    training=TrainingOptions(epochs=1, local_epochs=1, batch_size=2, augmentations=0),
+    training=TrainingOptions(epochs=1, batch_size=2, augmentations=0),
     minimum_sites=1,
     minimum_cases=1,
 )
@@ -54,7 +58,7 @@ def told(monkeypatch):
 @pytest.fixture
 def coordinator(tmp_path):
     coordinator = Coordinator(tmp_path / "coordinator")
-    coordinator.init(RECIPE, port=free_port())
+    coordinator.init(RECIPE, Reach(port=free_port()))
     yield coordinator
     coordinator.stop()
 
@@ -65,30 +69,46 @@ def joined_site_is_left(widget):
     widget.site.leave()
 
 
-def import_profile(widget, profile, tmp_path):
-    path = tmp_path / "site-profile.json"
-    profile.write(path)
-    widget.federation_section.profile_chosen.emit(path)
+@pytest.fixture(autouse=True)
+def dialogs(monkeypatch):
+    """Let a person agree to what a dialog shows; the dialogs that were shown."""
+    shown = []
+
+    def agree(dialog):
+        shown.append(dialog)
+        dialog.compared.setChecked(True)
+        assert dialog.import_button.isEnabled()
+        return QDialog.DialogCode.Accepted
+
+    monkeypatch.setattr(InvitationDialog, "exec", agree)
+    return shown
+
+
+def import_invitation(widget, coordinator, tmp_path, **changes):
+    path = tmp_path / "invitation.json"
+    key = ensure_signing_key(coordinator.files.signing_key)
+    coordinator.invite("window").model_copy(update=changes).signed(key).write(path)
+    widget.federation_section.invitation_chosen.emit(path)
 
 
 def state(widget):
     return widget.federation_section.state.text()
 
 
-def test_something_that_is_no_profile_is_told(hands, widget, told, tmp_path):
+def test_something_that_is_no_invitation_is_told(hands, widget, told, tmp_path):
     path = tmp_path / "holiday.json"
     path.write_text("{}")
-    widget.federation_section.profile_chosen.emit(path)
-    assert "holiday.json is not a federation profile" in told[0]
+    widget.federation_section.invitation_chosen.emit(path)
+    assert "holiday.json is not an invitation" in told[0]
     assert not widget.federation_toggle.isEnabled()
 
 
 @pytest.mark.usefixtures("joined_site_is_left")
 def test_a_coordinator_out_of_reach_is_said_in_words(hands, widget, coordinator, tmp_path):
-    silent = coordinator.profile.model_copy(update={"address": f"127.0.0.1:{free_port()}"})
-    import_profile(widget, silent, tmp_path)
+    address = f"127.0.0.1:{free_port()}"
+    import_invitation(widget, coordinator, tmp_path, address=address)
     assert widget.federation_toggle.isEnabled()
-    assert silent.address in widget.federation_section.address.text()
+    assert address in widget.federation_section.address.text()
     assert [each.name for each in widget.session.view.structures] == ["ball"]
     widget.federation_toggle.setChecked(True)
     hands.qtbot.waitUntil(lambda: "connecting" in state(widget), timeout=60_000)
@@ -105,7 +125,7 @@ def test_a_coordinator_out_of_reach_is_said_in_words(hands, widget, coordinator,
 @pytest.mark.usefixtures("joined_site_is_left", "ball")
 def test_toggle_joins_a_round_arrives_toggle_leaves(hands, widget, coordinator, tmp_path, told):
     coordinator.start()
-    import_profile(widget, coordinator.profile, tmp_path)
+    import_invitation(widget, coordinator, tmp_path)
     widget.federation_section.copy_key.click()
     from qtpy.QtGui import QGuiApplication
 
@@ -142,7 +162,7 @@ def test_toggle_joins_a_round_arrives_toggle_leaves(hands, widget, coordinator, 
 
 
 def test_closing_the_window_leaves_the_federation(hands, viewer, widget, coordinator, tmp_path):
-    import_profile(widget, coordinator.profile, tmp_path)
+    import_invitation(widget, coordinator, tmp_path)
     widget.federation_toggle.setChecked(True)
     hands.qtbot.waitUntil(lambda: "connecting" in state(widget), timeout=60_000)
     site_folder = widget.site_folder
@@ -152,3 +172,20 @@ def test_closing_the_window_leaves_the_federation(hands, viewer, widget, coordin
             thread.join(60)
     assert processes_of(site_folder / "federation") == []
     assert Site(site_folder).state.phase is Phase.OFFLINE
+
+
+def test_nothing_is_imported_before_the_fingerprint_was_compared(
+    hands, widget, coordinator, tmp_path, monkeypatch, dialogs
+):
+    monkeypatch.setattr(InvitationDialog, "exec", lambda _dialog: QDialog.DialogCode.Rejected)
+    import_invitation(widget, coordinator, tmp_path)
+    assert widget.site.invitation is None
+    dialog = InvitationDialog(coordinator.invite("window"), None)
+    assert not dialog.import_button.isEnabled()
+    dialog.compared.setChecked(True)
+    assert dialog.import_button.isEnabled()
+    assert coordinator.invite("window").fingerprint in dialog.fingerprint.text()
+    known = InvitationDialog(coordinator.invite("window"), coordinator.invite("window"))
+    assert known.import_button.isEnabled()
+    dialog.deleteLater()
+    known.deleteLater()

@@ -1,6 +1,6 @@
 """Loads the model that a person chose: a base model, or this site's personalised one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from napari_fedsam.annotation.model_in_use import ModelInUse
@@ -9,6 +9,7 @@ from napari_fedsam.personalization.recipe import Recipe
 from napari_fedsam.sam.embedding_store import EmbeddingStore
 from napari_fedsam.sam.predictor import Predictor
 from napari_fedsam.sam.registry import DEFAULT_MODEL, available_models, load_model
+from napari_fedsam.training.errors import TrainingError
 from napari_fedsam.training.site_model import load_site_model
 from napari_fedsam.training.versions import Version, VersionStore
 
@@ -38,13 +39,52 @@ class ModelSource:
         active = VersionStore(folder).active()
         return None if active is None else active.number
 
+    @property
+    def site_folder(self) -> Path:
+        """The site's home folder."""
+        return self._site_folder
+
     def recipe(self) -> Recipe | None:
-        """Return the federation's recipe; None at a site without a federation."""
-        path = self._site_folder / "federation" / "recipe.json"
-        return Recipe.read(path) if path.is_file() else None
+        """Return the federation's recipe, or the site's own; None where there is neither."""
+        path = self._recipe_path()
+        return None if path is None else Recipe.read(path)
+
+    def recipe_for_training(self, structures: Sequence[Structure]) -> Path:
+        """Return the file of the recipe to train by; a site without a federation gets its own.
+
+        Parameters
+        ----------
+        structures : sequence of Structure
+            What a recipe of the site's own is to segment.
+
+        Raises
+        ------
+        RecipeError
+            When a recipe cannot be read.
+        TrainingError
+            When there is nothing to segment.
+        """
+        path = self._recipe_path()
+        if path is not None and path != self._own_recipe:
+            return path
+        if not structures:
+            raise TrainingError("There are no training cases yet: accept some masks first.")
+        wanted = tuple(sorted(structures, key=lambda structure: structure.value))
+        recipe = Recipe(name="This site", structures=wanted)
+        if path is None or Recipe.read(path).structures != wanted:
+            recipe.write(self._own_recipe)
+        return self._own_recipe
+
+    @property
+    def _own_recipe(self) -> Path:
+        return self._site_folder / "recipe.json"
+
+    def _recipe_path(self) -> Path | None:
+        federation = self._site_folder / "federation" / "recipe.json"
+        return next((path for path in (federation, self._own_recipe) if path.is_file()), None)
 
     def structures(self) -> tuple[Structure, ...]:
-        """Return the structures of the federation's recipe, if any."""
+        """Return the structures of the recipe, if any."""
         recipe = self.recipe()
         return () if recipe is None else tuple(recipe.structures)
 

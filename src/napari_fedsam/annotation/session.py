@@ -5,7 +5,7 @@ slow steps are handed out as work (`session.answering`) and may run in another.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -14,12 +14,16 @@ from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_fedsam.annotation.acceptance import Acceptance, AtOnce, DiskJobs
+from napari_fedsam.annotation.accepted_mask import accepted_mask
 from napari_fedsam.annotation.answering import Answering
-from napari_fedsam.annotation.ask import Ask
+from napari_fedsam.annotation.ask import Ask, Painting, Path, Scribble
+from napari_fedsam.annotation.bit_mask import BitMask
 from napari_fedsam.annotation.errors import AnnotationError
+from napari_fedsam.annotation.history import History, Step
 from napari_fedsam.annotation.label_edit import Indices, LabelEdit
 from napari_fedsam.annotation.model_in_use import ModelInUse
 from napari_fedsam.annotation.new_case import NO_MODEL, new_case_of
+from napari_fedsam.annotation.slices import SliceKey
 from napari_fedsam.annotation.viewpoint import Viewpoint
 from napari_fedsam.annotation.work import Place, Preview
 from napari_fedsam.cases.store import CaseStore
@@ -49,14 +53,19 @@ class AnnotationSession:
         The accepted structure values.
     auto_propose : bool
         Whether a slice that is arrived at gets the model's proposal.
+    preserve_others : bool
+        Whether accepted masks spare what other structures cover.
     write_labels : callable
-        Writes values at indices of the segmentation; a view replaces it to keep its own history.
+        Writes values at indices of the segmentation; a view replaces it to show them.
     """
 
     ask_changed: ClassVar[Signal] = Signal()
     model_changed: ClassVar[Signal] = Signal()
     accepted: ClassVar[Signal] = Signal(Acceptance)
     withdrawn: ClassVar[Signal] = Signal(Acceptance)
+    edited: ClassVar[Signal] = Signal(LabelEdit)
+    opened: ClassVar[Signal] = Signal()
+    preserve_changed: ClassVar[Signal] = Signal()
     failed: ClassVar[Signal] = Signal(Exception)
 
     def __init__(
@@ -67,6 +76,7 @@ class AnnotationSession:
         self.view = Viewpoint()
         self.answering = Answering(self.view, lambda: self.ask)
         self.auto_propose = False
+        self.preserve_others = False
         self.write_labels: Callable[[Indices, NDArray[Any]], None] = self._write_directly
         self._disk = disk or AtOnce()
         self._forget()
@@ -80,7 +90,7 @@ class AnnotationSession:
         self._asks: dict[Place, Ask] = {}
         self._started: dict[Place, float] = {}
         self._accepted: dict[Place, Acceptance] = {}
-        self._history: list[tuple[Place, Ask] | Acceptance] = []
+        self._history = History()
 
     # --- scan and model
 
@@ -111,10 +121,12 @@ class AnnotationSession:
         self._look_at(scan)
         if segmentation is not None:
             self.segmentation = segmentation
+        self.opened.emit()
 
     def close_scan(self) -> None:
         """Forget the scan with its prompts and undo steps; kept cases stay."""
         self._look_at(None)
+        self.opened.emit()
 
     def _look_at(self, scan: Scan | None) -> None:
         self.view.open(scan)
@@ -145,6 +157,28 @@ class AnnotationSession:
         """The prompts of the chosen structure on the slice on screen."""
         return self._asks.get(self.view.place, Ask())
 
+    @property
+    def asks(self) -> Mapping[Place, Ask]:
+        """All prompts that are not accepted yet, by slice and structure."""
+        return self._asks
+
+    @property
+    def acceptances(self) -> Mapping[Place, Acceptance]:
+        """What is accepted, by slice and structure."""
+        return self._accepted
+
+    def resume(
+        self, asks: dict[Place, Ask], accepted: list[Acceptance], edits: Iterable[LabelEdit]
+    ) -> None:
+        """Go on where an earlier session of this scan stopped; undo begins anew."""
+        self._history = History()
+        self._edit(LabelEdit.from_nothing(self.segmentation).swapped())
+        for edit in edits:
+            self._edit(edit)
+        self._accepted = {each.place: each for each in accepted}
+        self._asks = dict(asks)
+        self._show_ask()
+
     def set_ask(self, ask: Ask) -> None:
         """Replace the prompts of this place (one undo step).
 
@@ -154,9 +188,26 @@ class AnnotationSession:
             When no scan is open.
         """
         self._need_scan()
-        if ask != self.ask:
-            self._history.append((self.view.place, self.ask))
-            self._put_ask(self.view.place, ask)
+        place, before = self.view.place, self.ask
+        if before.is_empty and not ask.is_empty:
+            ask = self._after_painting(ask)
+        if ask != before:
+            self._put_ask(place, ask)
+            self._history.record(
+                Step(lambda: self._go_and_ask(place, before), lambda: self._go_and_ask(place, ask))
+            )
+
+    def _after_painting(self, ask: Ask) -> Ask:
+        """Let a first prompt start from what was painted by hand and not accepted yet."""
+        place = self.view.place
+        drawn = place.slice.pixels(self.segmentation) == place.structure
+        accepted = self._accepted.get(place)
+        known = np.zeros_like(drawn) if accepted is None else accepted.new.mask
+        added, removed = drawn & ~known, known & ~drawn
+        if not (added.any() or removed.any()):
+            return ask
+        painting = Painting.of(added, removed)
+        return replace(ask, corrections=(painting, *ask.corrections))
 
     def add_click(self, x: float, y: float, *, positive: bool = True) -> None:
         """Add a click at (x, y) in pixels of the slice."""
@@ -165,6 +216,58 @@ class AnnotationSession:
     def add_box(self, x0: float, y0: float, x1: float, y1: float) -> None:
         """Add a box in pixels of the slice."""
         self.set_ask(self.ask.with_box((x0, y0, x1, y1)))
+
+    def add_scribble(self, path: Path, *, positive: bool = True) -> None:
+        """Add a line over what belongs to the structure, or over what does not."""
+        self.set_ask(self.ask.with_correction(Scribble(path, positive)))
+
+    def add_lasso(self, outline: Path) -> None:
+        """Add a closed outline around an object."""
+        self.set_ask(self.ask.with_lasso(outline))
+
+    def use_mask(self, mask: NDArray[np.bool_]) -> None:
+        """Start from an existing mask of this slice, shape (H, W), and let the model refine it.
+
+        Raises
+        ------
+        AnnotationError
+            When the mask is empty or of another size.
+        """
+        shape = self.view.slice.shape(self.view.shape)
+        if mask.shape != shape:
+            raise AnnotationError(
+                f"The mask has {mask.shape} pixels, this slice {shape}: choose a mask of this scan."
+            )
+        if not mask.any():
+            raise AnnotationError(
+                f"The mask holds no {self.view.structure.name} on this slice: choose another one."
+            )
+        self.set_ask(replace(self.ask, mask=BitMask.of(mask)))
+
+    def use_own_mask(self) -> None:
+        """Start from what the segmentation holds on this slice."""
+        place = self.view.place
+        self.use_mask(place.slice.pixels(self.segmentation) == place.structure)
+
+    def use_neighbour(self) -> None:
+        """Start from the mask of the slice before, or where it has none, of the one after.
+
+        Raises
+        ------
+        AnnotationError
+            When neither has one.
+        """
+        place = self.view.place
+        for index in (place.slice.index - 1, place.slice.index + 1):
+            if 0 <= index < self.view.slice_count:
+                beside = SliceKey(place.slice.axis, index)
+                mask = beside.pixels(self.segmentation) == place.structure
+                if mask.any():
+                    self.use_mask(mask)
+                    return
+        raise AnnotationError(
+            f"Neither neighbouring slice holds {self.view.structure.name}: accept it on one first."
+        )
 
     def propose(self) -> None:
         """Ask the model for its own proposal.
@@ -185,30 +288,107 @@ class AnnotationSession:
         """Take all prompts off this place (one undo step)."""
         self.set_ask(Ask())
 
+    def set_preserve_others(self, wanted: bool) -> None:
+        """Let accepted masks spare what other structures cover, or overwrite it."""
+        self.preserve_others = wanted
+        self.preserve_changed.emit()
+
+    # --- painting by hand
+
+    def paint_answer(self, added: NDArray[np.bool_], removed: NDArray[np.bool_]) -> None:
+        """Correct the answer by painting; later prompts start from what was painted.
+
+        Parameters
+        ----------
+        added, removed : bool arrays of shape (H, W)
+            What was painted and what was erased.
+        """
+        if added.any() or removed.any():
+            self.set_ask(self.ask.with_correction(Painting.of(added, removed)))
+
+    def painted(self, edit: LabelEdit) -> None:
+        """Take note that someone painted in the segmentation (one undo step).
+
+        While there are prompts on this slice, paint of the chosen structure corrects the answer
+        to them and is kept with the prompts instead.
+        """
+        if not len(edit):
+            return
+        added, removed = self._strokes(edit)
+        if self.ask.is_empty or len(edit) != np.count_nonzero(added | removed):
+            place, back = self.view.place, edit.swapped()
+            self._history.record(
+                Step(lambda: self._go_and_edit(place, back), lambda: self._go_and_edit(place, edit))
+            )
+            self.edited.emit(edit)
+            return
+        self._edit(edit.swapped())
+        self.paint_answer(added, removed)
+
+    def _strokes(self, edit: LabelEdit) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return what an edit adds to and takes from the chosen structure on this slice."""
+        place = self.view.place
+        changed = np.zeros((2, *place.slice.shape(self.view.shape)), np.bool_)
+        here = edit.indices[place.slice.axis] == place.slice.index
+        down, right = (edit.indices[axis][here] for axis in place.slice.in_plane)
+        changed[0, down, right] = edit.after[here] == place.structure
+        changed[1, down, right] = (edit.before[here] == place.structure) & (edit.after[here] == 0)
+        return changed[0], changed[1]
+
+    def put_masks(self, axis: int, structure: int, masks: Mapping[int, NDArray[np.bool_]]) -> int:
+        """Write a structure's masks into many slices of one plane (one undo step).
+
+        Accepted slices are left as they are, and so are other structures where they are spared.
+
+        Returns
+        -------
+        int
+            How many slices were changed.
+        """
+        edits = []
+        for index, mask in masks.items():
+            place = Place(SliceKey(axis, index), structure)
+            if place in self._accepted:
+                continue
+            shown = place.slice.pixels(self.segmentation)
+            spared = self.preserve_others & (shown != 0) & (shown != structure)
+            edits.append(
+                LabelEdit.giving(self.segmentation, place.slice, structure, mask & ~spared)
+            )
+        edits = [edit for edit in edits if len(edit)]
+        if edits:
+            self.change(LabelEdit.joined(edits))
+        return len(edits)
+
+    def change(self, edit: LabelEdit) -> None:
+        """Change the segmentation (one undo step)."""
+        place, back = self.view.place, edit.swapped()
+        self._edit(edit)
+        self._history.record(
+            Step(lambda: self._go_and_edit(place, back), lambda: self._go_and_edit(place, edit))
+        )
+
+    # --- undo and redo
+
     def undo(self) -> bool:
-        """Take back the last change of prompts or the last accept, wherever it was made.
+        """Take back the last step, wherever it was made: prompts, paint, accepts, propagation.
 
         Returns
         -------
         bool
             False when there is nothing to take back.
         """
-        if not self._history:
-            return False
-        step = self._history.pop()
-        if isinstance(step, Acceptance):
-            self._go_to(step.place)
-            self._take_back(step)
-            self._disk.run(
-                lambda: step.withdraw(self.store),
-                lambda _: self.withdrawn.emit(step),
-                self.failed.emit,
-            )
-        else:
-            place, ask = step
-            self._go_to(place)
-            self._put_ask(place, ask)
-        return True
+        return self._history.undo()
+
+    def redo(self) -> bool:
+        """Do again what was taken back last.
+
+        Returns
+        -------
+        bool
+            False when nothing was taken back, or something else was done since.
+        """
+        return self._history.redo()
 
     # --- accepting
 
@@ -216,7 +396,8 @@ class AnnotationSession:
         """Accept the preview with what was drawn by hand, or alone what was drawn by hand.
 
         The mask goes into the segmentation and, with its slice, into the training set, where it
-        replaces what this session kept of the same slice and structure before.
+        replaces what this session kept of the same slice and structure before. What lies outside
+        the prompted region stays as it is (see `accepted_mask`).
 
         Raises
         ------
@@ -228,9 +409,10 @@ class AnnotationSession:
             raise AnnotationError("The mask is still being computed: accept it once it shows.")
         mask = place.slice.pixels(self.segmentation) == place.structure
         if self.preview is not None:
-            earlier = self._accepted.get(place)
-            by_hand = mask if earlier is None else mask & ~earlier.new.mask
-            mask = by_hand | self.preview.mask
+            mask = accepted_mask(mask, self.preview.mask, self.ask)
+        if self.preserve_others:
+            shown = place.slice.pixels(self.segmentation)
+            mask &= (shown == 0) | (shown == place.structure)
         if not mask.any():
             raise AnnotationError(
                 f"There is no {self.view.structure.name} to accept on this slice: click, draw a "
@@ -266,7 +448,7 @@ class AnnotationSession:
                 structure=self.view.structure,
                 window=self.view.window,
                 ask=ask,
-                model=preview.model.provenance if preview else NO_MODEL,
+                model=NO_MODEL if preview is None else preview.model.provenance,
                 annotator=self.annotator,
                 seconds=now - self._started.pop(place, now),
                 false_positive_pixels=proposed,
@@ -275,27 +457,41 @@ class AnnotationSession:
             supersedes=self._accepted.get(place),
             false_positive_pixels=proposed,
         )
-        self.write_labels(acceptance.edit.indices, acceptance.edit.after)
-        self._accepted[place] = acceptance
-        self._history.append(acceptance)
-        self._put_ask(place, Ask())
+        step = Step(lambda: self._withdraw(acceptance), lambda: self._carry_out(acceptance, step))
+        self._history.record(step)
+        self._carry_out(acceptance, step)
+        return acceptance
+
+    def _carry_out(self, acceptance: Acceptance, step: Step) -> None:
+        """Go where something is accepted, write its mask and keep its case."""
+        self._go_to(acceptance.place)
+        self._edit(acceptance.edit)
+        self._accepted[acceptance.place] = acceptance
+        self._put_ask(acceptance.place, Ask())
         self._disk.run(
             lambda: acceptance.keep(self.store),
             lambda _: self.accepted.emit(acceptance),
-            lambda error: self._could_not_keep(acceptance, error),
+            lambda error: self._could_not_keep(acceptance, step, error),
         )
-        return acceptance
 
-    def _could_not_keep(self, acceptance: Acceptance, error: FedSamError) -> None:
+    def _withdraw(self, acceptance: Acceptance) -> None:
+        """Go to where something was accepted and take it back, its case too."""
+        self._go_to(acceptance.place)
+        self._take_back(acceptance)
+        self._disk.run(
+            lambda: acceptance.withdraw(self.store),
+            lambda _: self.withdrawn.emit(acceptance),
+            self.failed.emit,
+        )
+
+    def _could_not_keep(self, acceptance: Acceptance, step: Step, error: FedSamError) -> None:
         """Leave everything as it was before accepting, so that it can be tried again."""
-        if acceptance in self._history:
-            self._history.remove(acceptance)
+        if self._history.drop(step):
             self._take_back(acceptance)
         self.failed.emit(error)
 
     def _take_back(self, acceptance: Acceptance) -> None:
-        reverse = acceptance.edit.reversed_on(self.segmentation)
-        self.write_labels(reverse.indices, reverse.after)
+        self._edit(acceptance.edit.reversed_on(self.segmentation))
         place = acceptance.place
         if self._accepted.get(place) is acceptance:
             del self._accepted[place]
@@ -309,6 +505,18 @@ class AnnotationSession:
         if self.view.scan is None:
             raise AnnotationError("No scan is open: open one first.")
         return self.view.scan
+
+    def _go_and_ask(self, place: Place, ask: Ask) -> None:
+        self._go_to(place)
+        self._put_ask(place, ask)
+
+    def _go_and_edit(self, place: Place, edit: LabelEdit) -> None:
+        self._go_to(place)
+        self._edit(edit)
+
+    def _edit(self, edit: LabelEdit) -> None:
+        self.write_labels(edit.indices, edit.after)
+        self.edited.emit(edit)
 
     def _go_to(self, place: Place) -> None:
         self.view.choose_structure(place.structure)
@@ -328,7 +536,7 @@ class AnnotationSession:
         if self.auto_propose and self.view.scan is not None and self.can_propose:
             place = self.view.place
             if self.ask.is_empty and place not in self._accepted:
-                self._asks[place] = Ask(proposal=True)
+                self._asks[place] = self._after_painting(Ask(proposal=True))
         preview = self.preview
         if preview is not None and preview.place != self.view.place:
             self.answering.drop_preview()

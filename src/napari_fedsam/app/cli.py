@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 import typer
 
 from napari_fedsam import __version__
+from napari_fedsam.app.benchmark_cli import benchmark_app
 from napari_fedsam.app.cases_cli import cases_app
 from napari_fedsam.app.console import console, fail, progress_bar
 from napari_fedsam.app.federation_cli import coordinator_app, site_app
-from napari_fedsam.app.interactive_benchmark import benchmark_app
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.files import write_text_atomically
 
@@ -153,6 +153,36 @@ def evaluate(
     for name, result in report["sites"].items():
         dice = "-" if result["mean_dice"] is None else f"{result['mean_dice']:.3f}"
         console.print(f"{name:24} n = {result['n']:4}  mean Dice {dice}", markup=False)
+
+
+@app.command()
+def methods(
+    model: Annotated[str, typer.Option(help="A base model's name.")] = "lite_medsam",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the methods with their frozen, shared and local parameters on a base model."""
+    from rich.table import Table
+
+    from napari_fedsam.personalization.method_summary import summarise_methods
+
+    summaries = summarise_methods(model)
+    if as_json:
+        console.print_json(data=[summary.model_dump() for summary in summaries])
+        return
+    table = Table(box=None)
+    table.add_column("method", no_wrap=True)
+    for heading in ("frozen", "shared", "local", "MB a round"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("what it is, and its source")
+    for summary in summaries:
+        counts = (summary.frozen, summary.shared, summary.local)
+        table.add_row(
+            summary.name,
+            *(f"{count:,}" for count in counts),
+            f"{summary.bytes_per_round / 1e6:.2f}",
+            f"{summary.title} ({summary.source})",
+        )
+    console.print(table)
 
 
 @app.command()

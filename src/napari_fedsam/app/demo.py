@@ -20,6 +20,8 @@ from napari_fedsam.app.demo_window import ScriptedWindow, open_window
 from napari_fedsam.app.virtual_display import display_or_xvfb, has_display
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.federation.coordinator import Coordinator
+from napari_fedsam.federation.coordinator_setup import Reach
+from napari_fedsam.federation.invitation import Invitation
 from napari_fedsam.federation.site import Site
 from napari_fedsam.federation.site_state import Phase
 from napari_fedsam.training.evaluation import Evaluation, evaluate
@@ -94,11 +96,13 @@ def _free_port() -> int:
 def _federation(plan: DemoPlan, work: Path) -> Iterator[tuple[Coordinator, list[Site]]]:
     """Start a coordinator and join every site but the first, which has the window."""
     coordinator = Coordinator(work / "coordinator")
-    profile = coordinator.init(plan.recipe, port=_free_port())
+    coordinator.init(plan.recipe, Reach(port=_free_port()), contact="this demo")
     sites = [Site(site.folder) for site in plan.sites]
     for site, described in zip(sites, plan.sites, strict=True):
-        site.install(profile)
-        coordinator.approve(described.name.replace(" ", "_"), site.public_key)
+        # As between two people: the file goes to the site, its public key comes back.
+        coordinator.invite(described.name)
+        site.import_invitation(Invitation.read(coordinator.invitation_path(described.name)))
+        coordinator.approve(described.name, site.public_key)
     try:
         coordinator.start()
         for site in sites[1:]:

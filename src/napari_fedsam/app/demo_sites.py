@@ -1,6 +1,5 @@
 """The demo's hospitals: from the embedded sample by simulated scanners, or from a manifest."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +18,7 @@ from napari_fedsam.personalization.recipe import Recipe, TrainingOptions
 from napari_fedsam.training.errors import ManifestError
 from napari_fedsam.training.manifest import ManifestRow, load_row, read_manifest
 from napari_fedsam.training.samples import TrainingSample
+from napari_fedsam.training.segmentation_task import spread, train_and_val
 
 _T = TypeVar("_T")
 
@@ -134,7 +134,7 @@ def sample_plan(folder: Path, *, quick: bool) -> DemoPlan:
     masks = orientation.to_display(sample.mask(structure))
     shown = masks.sum(axis=(1, 2)) >= 40
     split = split_slices(shown, orientation.display_spacing[0], sites=len(SCANNERS))
-    held_out = _spread(split.held_out, size.held_out)
+    held_out = spread(split.held_out, size.held_out)
     scans = folder / "scans"
     scans.mkdir(parents=True, exist_ok=True)
     sites, tasks = [], []
@@ -143,10 +143,10 @@ def sample_plan(folder: Path, *, quick: bool) -> DemoPlan:
         scan = simulate_scanner(sample.scan, scanner, seed=number)
         pixels = orientation.to_display(scan.pixels)
         window = default_window(scan)
-        train = _spread([i for i in split.train[number] if shown[i]], size.train + size.val)
-        val = _spread(train, size.val)
+        train = spread([i for i in split.train[number] if shown[i]], size.train + size.val)
+        val = spread(train, size.val)
         learned = [index for index in train if index not in val]
-        in_window = _spread(learned, size.in_window) if number == 0 else []
+        in_window = spread(learned, size.in_window) if number == 0 else []
         if number == 0:
             _write_scan(scan, shown_path)
             tasks = [WindowTask(shown_path, index, masks[index]) for index in in_window]
@@ -219,9 +219,9 @@ def manifest_plan(folder: Path, data: Path, task: str, *, quick: bool) -> DemoPl
     sites, tasks, shown = [], [], None
     for number, name in enumerate(names):
         own = [row for row in rows if row.site == name]
-        train, val = _train_and_val(own)
-        train, val = _spread(train, size.train), _spread(val, size.val)
-        test = _spread([row for row in own if row.split == "test"], size.held_out)
+        train, val = train_and_val(own)
+        train, val = spread(train, size.train), spread(val, size.val)
+        test = spread([row for row in own if row.split == "test"], size.held_out)
         site = folder / "sites" / name
         store = CaseStore(site / "cases")
         in_window = train[: size.in_window] if number == 0 else []
@@ -262,25 +262,6 @@ def _recipe(name: str, structure: Structure, size: DemoSize, sites: int) -> Reci
             learning_rate=1.2e-3,
         ),
     )
-
-
-def _spread(values: Sequence[_T], count: int) -> list[_T]:
-    """Return at most `count` values, evenly spread over the sequence."""
-    if len(values) <= count:
-        return list(values)
-    picked = np.linspace(0, len(values) - 1, count).round().astype(int)
-    return [values[index] for index in dict.fromkeys(picked.tolist())]
-
-
-def _train_and_val(rows: Sequence[ManifestRow]) -> tuple[list[ManifestRow], list[ManifestRow]]:
-    """Split a site's rows; a site without `val` gives the last fifth of its training groups."""
-    train = [row for row in rows if row.split == "train"]
-    val = [row for row in rows if row.split == "val"]
-    if val:
-        return train, val
-    groups = list(dict.fromkeys(row.group for row in train))
-    kept = set(groups[-max(1, len(groups) // 5) :])
-    return [r for r in train if r.group not in kept], [r for r in train if r.group in kept]
 
 
 def _window_task(row: ManifestRow, structure: Structure) -> WindowTask:

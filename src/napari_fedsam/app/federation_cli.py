@@ -2,15 +2,26 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+from pydantic import ValidationError
+from safetensors.numpy import save_file
 
 from napari_fedsam.app.console import console
+from napari_fedsam.cases.case import Structure
+from napari_fedsam.errors import FedSamError
+from napari_fedsam.federation.audit import AuditLine
 from napari_fedsam.federation.coordinator import Coordinator
-from napari_fedsam.federation.profile import SiteProfile
+from napari_fedsam.federation.coordinator_report import write_report
+from napari_fedsam.federation.coordinator_setup import Reach, own_certificate
+from napari_fedsam.federation.invitation import Invitation
+from napari_fedsam.federation.invitation_words import invitation_in_words
+from napari_fedsam.federation.keys import fingerprint
+from napari_fedsam.federation.sent import arrays_of, open_sent
 from napari_fedsam.federation.site import Site
 from napari_fedsam.federation.site_state import Phase
+from napari_fedsam.files import write_text_atomically
 from napari_fedsam.personalization.recipe import Recipe
 from napari_fedsam.settings import home
 
@@ -21,8 +32,10 @@ CoordinatorFolder = Annotated[Path, typer.Argument(help="The coordinator's folde
 SiteFolder = Annotated[
     Path | None, typer.Option("--folder", help="The site's folder; this user's by default.")
 ]
+SiteName = Annotated[str, typer.Argument(help="The site's name.")]
 
 _POLL_SECONDS = 0.5
+_COLORS = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#d55e00")
 
 
 def _site(folder: Path | None) -> Site:
@@ -33,36 +46,92 @@ def _say(line: str) -> None:
     console.print(line, markup=False)
 
 
+@coordinator_app.command("recipe")
+def new_recipe(
+    file: Annotated[Path, typer.Argument(help="The recipe file to write.")],
+    name: Annotated[str, typer.Option(help="The task in words.")],
+    structure: Annotated[list[str], typer.Option(help="A structure's name; repeatable.")],
+    method: Annotated[str, typer.Option(help="How to personalise.")] = "pfedsam",
+) -> None:
+    """Write a recipe with the defaults, to be read and edited."""
+    if file.exists():
+        raise FedSamError(f"{file} exists already; choose another name.")
+    try:
+        structures = tuple(
+            Structure(value=value, name=each, color=_COLORS[(value - 1) % len(_COLORS)])
+            for value, each in enumerate(structure, start=1)
+        )
+        recipe = Recipe(name=name, structures=structures, method=method)
+    except ValidationError as error:
+        raise FedSamError(f"This is no recipe: {error.errors()[0]['msg']}.") from error
+    recipe.write(file)
+    _say(f"Read and edit {file}; its fields are explained in docs/federation.md.")
+
+
 @coordinator_app.command()
 def init(
     folder: CoordinatorFolder,
     recipe: Annotated[Path, typer.Option(help="The recipe file (JSON).")],
     host: Annotated[str, typer.Option(help="Name or address that sites connect to.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="SuperLink's port.")] = 9092,
+    port: Annotated[int, typer.Option(help="Port that sites connect to.")] = 9092,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(help="A further name or address for the certificate; repeatable."),
+    ] = None,
+    name: Annotated[str, typer.Option(help="The federation's name; the recipe's by default.")] = "",
+    contact: Annotated[str, typer.Option(help="Whom sites ask: name, telephone, e-mail.")] = "",
+    proxy: Annotated[
+        Literal["none", "nginx", "own"] | None,
+        typer.Option(help="What stands before SuperLink; nginx unless the host is loopback."),
+    ] = None,
+    superlink_port: Annotated[int | None, typer.Option(help="SuperLink's port.")] = None,
+    listen: Annotated[str, typer.Option(help="Address that nginx listens on.")] = "0.0.0.0",  # noqa: S104
+    certificate: Annotated[Path | None, typer.Option(help="Your own certificate (PEM).")] = None,
+    certificate_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
+    certificate_authority: Annotated[
+        Path | None, typer.Option(help="The authority that signed it (PEM).")
+    ] = None,
 ) -> None:
-    """Set up a federation: certificates, pinned app bundle, profile for the sites."""
-    Coordinator(folder).init(Recipe.read(recipe), host, port)
-    _say(f"Send {folder / 'site-profile.json'} to the sites; it holds no secret.")
+    """Set up a federation: certificates, signing key, pinned app bundle, no sites yet."""
+    reach = Reach(
+        host=host,
+        port=port,
+        further_hosts=tuple(also or ()),
+        proxy=proxy,
+        superlink_port=superlink_port,
+        listen=listen,
+        own_certificate=own_certificate(certificate, certificate_key, certificate_authority),
+    )
+    coordinator = Coordinator(folder)
+    settings = coordinator.init(Recipe.read(recipe), reach, name=name, contact=contact)
+    _say(f"'{settings.federation}' at {settings.address}; app bundle {settings.bundle_sha256}.")
+    _say(f"Next: napari-fedsam coordinator invite {folder} SITE")
+
+
+@coordinator_app.command()
+def invite(folder: CoordinatorFolder, site: SiteName) -> None:
+    """Make a site's invitation, a file that holds no secret."""
+    coordinator = Coordinator(folder)
+    invitation = coordinator.invite(site)
+    _say(f"Send {coordinator.invitation_path(site)} to {site}; it holds no secret.")
+    _say(f"Its fingerprint, to be compared by telephone: {invitation.fingerprint}")
 
 
 @coordinator_app.command()
 def approve(
     folder: CoordinatorFolder,
-    site: Annotated[str, typer.Argument(help="The site's name.")],
+    site: SiteName,
     key: Annotated[Path, typer.Argument(help="The site's public key file.")],
 ) -> None:
     """Let a site in by its public key."""
     if not key.is_file():
         raise typer.BadParameter(f"there is no key file {key}")
-    Coordinator(folder).approve(site, key.read_text(encoding="ascii", errors="replace"))
-    _say(f"{site} may join now.")
+    approved = Coordinator(folder).approve(site, key.read_text(encoding="ascii", errors="replace"))
+    _say(f"{site} may join now, with the key {fingerprint(approved.public_key)}.")
 
 
 @coordinator_app.command()
-def revoke(
-    folder: CoordinatorFolder,
-    site: Annotated[str, typer.Argument(help="The site's name.")],
-) -> None:
+def revoke(folder: CoordinatorFolder, site: SiteName) -> None:
     """Shut a site out, also while it is connected; its key cannot be used again."""
     Coordinator(folder).revoke(site)
     _say(f"{site} is shut out.")
@@ -73,13 +142,13 @@ def start_coordinator(
     folder: CoordinatorFolder,
     detach: Annotated[bool, typer.Option("--detach", help="Return and leave it running.")] = False,
 ) -> None:
-    """Start SuperLink; stays in the foreground until interrupted, or detaches."""
+    """Start SuperLink and the proxy; stays in the foreground until interrupted, or detaches."""
     coordinator = Coordinator(folder)
     coordinator.start(detached=detach)
-    _say(f"Listening on {coordinator.settings.address}.")
+    _say(f"Sites reach it at {coordinator.settings.address}.")
     if not detach:
         try:
-            coordinator.wait()
+            coordinator.wait(tell=_say)
         except KeyboardInterrupt:
             coordinator.stop()
 
@@ -87,22 +156,48 @@ def start_coordinator(
 @coordinator_app.command("run")
 def run_rounds(
     folder: CoordinatorFolder,
-    rounds: Annotated[int, typer.Option(min=1, help="How many rounds.")] = 1,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="How many rounds; the recipe's rest by default.")
+    ] = None,
 ) -> None:
-    """Run rounds with the sites that are connected, once there are enough."""
-    Coordinator(folder).run(rounds, tell=_say)
+    """Run rounds with the sites that are connected, once there are enough; ends a pause."""
+    results = Coordinator(folder).run(rounds, tell=_say)
+    _say(f"{len(results)} rounds were run.")
+
+
+@coordinator_app.command("pause")
+def pause_rounds(folder: CoordinatorFolder) -> None:
+    """Let the present round end and start no other; 'run' goes on."""
+    Coordinator(folder).pause()
+    _say("No further round will start; go on with 'napari-fedsam coordinator run'.")
 
 
 @coordinator_app.command("status")
 def coordinator_status(folder: CoordinatorFolder) -> None:
     """Show the sites, the rounds, and what a round would wait for."""
-    status = Coordinator(folder).status()
-    _say(f"{status.federation} at {status.address}: {'running' if status.running else 'stopped'}")
+    coordinator = Coordinator(folder)
+    status = coordinator.status()
+    paused = ", paused" if status.paused else ""
+    state = "running" if status.running else "stopped"
+    _say(f"{status.federation} at {status.address}: {state}{paused}")
     for name, connected in status.sites.items():
         _say(f"  {name}: {'connected' if connected else 'not connected'}")
-    _say(f"  rounds so far: {status.rounds}")
+    best = f", best so far {status.best_round}" if status.best_round else ""
+    _say(f"  rounds so far: {status.rounds}{best}")
+    for result in coordinator.results()[-1:]:
+        _say(f"  {result.summary}")
     if status.waits_for:
         _say(f"  a round would wait: {status.waits_for}")
+
+
+@coordinator_app.command("report")
+def report(
+    folder: CoordinatorFolder,
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
+) -> None:
+    """Write a report of all rounds: Dice, participation, bytes, norms, left out, privacy."""
+    path = write_report(Coordinator(folder), out)
+    _say(f"Report: {path}")
 
 
 @coordinator_app.command("stop")
@@ -112,21 +207,49 @@ def stop_coordinator(folder: CoordinatorFolder) -> None:
     _say("The coordinator is stopped.")
 
 
-@site_app.command("key")
-def show_key(folder: SiteFolder = None) -> None:
-    """Show the site's public key, for the coordinator to approve."""
-    _say(_site(folder).public_key)
-
-
-@site_app.command("install")
-def install_profile(
-    profile: Annotated[Path, typer.Argument(help="The profile that the coordinator sent.")],
+@site_app.command("import")
+def import_invitation(
+    file: Annotated[Path, typer.Argument(help="The invitation that the coordinator sent.")],
     folder: SiteFolder = None,
+    agreed: Annotated[
+        str, typer.Option("--fingerprint", help="The fingerprint that the coordinator told you.")
+    ] = "",
 ) -> None:
-    """Take over a federation's profile."""
-    read = SiteProfile.read(profile)
-    _site(folder).install(read)
-    _say(f"This site belongs to '{read.federation}' at {read.address}.")
+    """Make an invitation's federation this site's, once its fingerprint was compared."""
+    invitation = Invitation.read(file)
+    site = _site(folder)
+    for heading, text in invitation_in_words(invitation).items():
+        _say(f"{heading}: {text}")
+    known = site.invitation
+    if known is not None and known.same_coordinator(invitation):
+        _say("It is signed by the coordinator whose invitation is in use here.")
+    elif agreed:
+        if agreed.strip().lower() != invitation.fingerprint:
+            raise FedSamError(
+                f"The fingerprint of {file.name} is {invitation.fingerprint}, not {agreed}; do not "
+                "use it, and call the coordinator."
+            )
+    else:
+        typer.confirm(
+            f"Fingerprint {invitation.fingerprint}. Did the coordinator tell you the same by "
+            "telephone?",
+            abort=True,
+        )
+    site.import_invitation(invitation)
+    _say("Next: send the coordinator the file that 'napari-fedsam site key --out FILE' writes.")
+
+
+@site_app.command("key")
+def show_key(
+    folder: SiteFolder = None,
+    out: Annotated[Path | None, typer.Option(help="Write it into this file, too.")] = None,
+) -> None:
+    """Show the site's public key, for the coordinator to approve."""
+    key = _site(folder).public_key
+    _say(key)
+    _say(f"Its fingerprint, to be compared by telephone: {fingerprint(key)}")
+    if out is not None:
+        write_text_atomically(out, key + "\n")
 
 
 @site_app.command()
@@ -174,3 +297,78 @@ def site_status(folder: SiteFolder = None) -> None:
     if state.message:
         _say(state.message)
     _say(f"rounds joined {state.rounds_joined}, bytes sent {state.bytes_sent}")
+
+
+@site_app.command("test")
+def check_connection(folder: SiteFolder = None) -> None:
+    """Test name, port, certificate, clock, key, recipe and app, and explain what fails."""
+    passed = True
+    for check in _site(folder).test_connection():
+        _say(f"{'ok  ' if check.passed else 'FAIL'} {check.name}: {check.words}")
+        passed = passed and check.passed
+    if not passed:
+        raise typer.Exit(1)
+
+
+@site_app.command("settings")
+def change_settings(
+    folder: SiteFolder = None,
+    pause: Annotated[
+        bool | None, typer.Option("--pause/--resume", help="Decline rounds, or take part again.")
+    ] = None,
+    hours: Annotated[
+        str | None, typer.Option(help="Train in these hours, such as 22:00-06:00; '' for all.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads for training.")] = None,
+    new_cases: Annotated[
+        int | None, typer.Option(help="New training cases to wait for before training.")
+    ] = None,
+) -> None:
+    """Show or change when this site trains, and with how much of the machine."""
+    given = {"paused": pause, "hours": hours, "threads": threads, "new_cases": new_cases}
+    changes = {name: value for name, value in given.items() if value is not None}
+    site = _site(folder)
+    settings = site.change_settings(**changes) if changes else site.settings
+    for name, value in settings.model_dump().items():
+        _say(f"{name}: {value}")
+
+
+@site_app.command("audit")
+def audit(
+    folder: SiteFolder = None,
+    export: Annotated[Path | None, typer.Option(help="Copy the log into this file.")] = None,
+    show: Annotated[int | None, typer.Option("--open", help="Open a message by number.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="With --open: write its arrays (safetensors).")
+    ] = None,
+) -> None:
+    """List every message that left this site, export the list, or open one."""
+    site = _site(folder)
+    lines = site.audit()
+    if show is not None:
+        if not 1 <= show <= len(lines):
+            raise FedSamError(f"There is no message {show}; the log has {len(lines)}.")
+        _open_message(site, lines[show - 1], out)
+        return
+    for number, line in enumerate(lines, start=1):
+        what = line.error or f"{len(line.arrays)} arrays, {len(line.numbers)} numbers"
+        _say(
+            f"{number:4} {line.time} round {line.round} {line.purpose}: {what}, {line.bytes} "
+            f"bytes, sha256 {line.sha256[:12]}"
+        )
+    if export is not None:
+        text = "".join(f"{line.model_dump_json()}\n" for line in lines)
+        write_text_atomically(export, text)
+        _say(f"{len(lines)} lines in {export}.")
+
+
+def _open_message(site: Site, line: AuditLine, out: Path | None) -> None:
+    arrays = arrays_of(open_sent(site.files.sent, line))
+    _say(f"Round {line.round}, {line.purpose}, {line.bytes} bytes; unchanged since it was sent.")
+    for name, array in arrays.items():
+        _say(f"  {name} {array.shape} {array.dtype}")
+    for name, number in line.numbers.items():
+        _say(f"  {name} = {number:g}")
+    if out is not None:
+        save_file(arrays, out)
+        _say(f"Arrays: {out}")

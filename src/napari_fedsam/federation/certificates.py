@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
+from napari_fedsam.federation.errors import FederationError
 from napari_fedsam.federation.keys import write_private_file
 from napari_fedsam.files import write_text_atomically
 
@@ -29,7 +32,7 @@ class CertificateFiles:
     authority_key : Path
         Its private key, readable by its owner only.
     server : Path
-        Certificate that SuperLink presents.
+        Certificate that SuperLink presents, and the proxy, too, unless one was brought.
     server_key : Path
         Its private key, readable by its owner only.
     """
@@ -85,6 +88,77 @@ def create_certificates(
     write_text_atomically(files.authority, _certificate_pem(authority))
     write_text_atomically(files.server, _certificate_pem(server))
     return files
+
+
+@dataclass(frozen=True)
+class OwnCertificate:
+    """A certificate that an organisation's own authority has signed, as PEM files.
+
+    Attributes
+    ----------
+    certificate : Path
+        The server's certificate; intermediate ones may follow it.
+    key : Path
+        Its private key, without a password.
+    authority : Path
+        The authority's certificate, which sites will trust.
+    """
+
+    certificate: Path
+    key: Path
+    authority: Path
+
+    @classmethod
+    def inside(cls, folder: Path) -> "OwnCertificate":
+        """Name the copies in a coordinator's folder."""
+        return cls(folder / "own.pem", folder / "own.key", folder / "own-ca.pem")
+
+
+def install_own_certificate(folder: Path, own: OwnCertificate, host: str) -> OwnCertificate:
+    """Check a certificate that was brought, and copy it into the coordinator's folder.
+
+    Raises
+    ------
+    FederationError
+        When a file cannot be read, the key is another one's, or a site would refuse the
+        certificate under `host`.
+    """
+    certificate, key, authority = (
+        _content(path) for path in (own.certificate, own.key, own.authority)
+    )
+    try:
+        chain = x509.load_pem_x509_certificates(certificate)
+        private_key = serialization.load_pem_private_key(key, None)
+        trusted = x509.load_pem_x509_certificates(authority)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise FederationError(
+            f"{own.certificate}, {own.key} and {own.authority} must be PEM files, the key without "
+            "a password."
+        ) from error
+    if chain[0].public_key() != private_key.public_key():
+        raise FederationError(f"The key {own.key} does not belong to {own.certificate}.")
+    subject = _alternative_name(host)
+    try:
+        PolicyBuilder().store(Store(trusted)).build_server_verifier(subject).verify(
+            chain[0], chain[1:]
+        )
+    except VerificationError as error:
+        raise FederationError(
+            f"Sites would refuse {own.certificate} at {host}: it has expired, was made for another "
+            f"name, or is not signed by {own.authority} ({error})."
+        ) from error
+    installed = OwnCertificate.inside(folder)
+    write_private_file(installed.key, key)
+    write_text_atomically(installed.certificate, certificate.decode("ascii"))
+    write_text_atomically(installed.authority, authority.decode("ascii"))
+    return installed
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise FederationError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def _authority_certificate(
@@ -144,7 +218,7 @@ def _subject(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
 
 
-def _alternative_name(host: str) -> x509.GeneralName:
+def _alternative_name(host: str) -> x509.IPAddress | x509.DNSName:
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:

@@ -2,99 +2,46 @@
 
 import shutil
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from napari_fedsam.federation.errors import FederationError
+from napari_fedsam.federation.round_result import RoundResult
 from napari_fedsam.files import fsync_folder, make_private_folder, sha256_of, write_text_atomically
 
 if TYPE_CHECKING:
     # PyTorch takes seconds to import, and most commands of a coordinator read records alone.
     from torch import Tensor
 
+    from napari_fedsam.federation.update_folder import Vector
+
 _ARRAYS = "shared.safetensors"
+_MOMENTS = "moments.safetensors"
+_OWN = "sites"
 _RESULT = "round.json"
 
 
-class RefusedUpdate(BaseModel):
-    """An update or error reply that did not enter a round.
+@dataclass(frozen=True)
+class Aggregate:
+    """What a round leaves to the next.
 
     Attributes
     ----------
-    node_id : str
-        Flower's number of the site.
-    code : str
-        Why, as a code (see `ReplyCode`).
+    shared : mapping of str to Tensor
+        The shared parameters.
+    own : mapping of str to (mapping of str to Tensor)
+        Shared parameters of single sites by Flower's number, where each has its own average.
+    moments : mapping of str to array, optional
+        FedAdam's, each one value per parameter.
     """
 
-    model_config = ConfigDict(frozen=True)
-
-    node_id: str
-    code: str
-
-
-class RoundResult(BaseModel):
-    """What a round was.
-
-    Attributes
-    ----------
-    round : int
-        Its number, counted over all runs of the federation.
-    recipe_hash : str
-        Recipe under which it was trained.
-    aggregated : bool
-        Whether enough updates came; otherwise the shared parameters stayed as they were.
-    updates : int
-        Updates that entered the average.
-    examples : int
-        Training cases behind them.
-    loss : float or None
-        Their mean training loss, weighted by cases.
-    evaluations : int
-        Sites that judged the round's model on held-out cases.
-    dice : dict of str to float
-        Mean held-out Dice by kind of prompt (`none`, `box`), weighted by held-out cases.
-    activated : int
-        Sites that took the round's model into use.
-    refused : tuple of RefusedUpdate
-        What was left out, and why.
-    complete : bool
-        Whether the round is over: the sites have judged its model, or there was none to judge.
-    seconds : float
-        Duration of the round.
-    sha256 : str
-        Checksum of the parameters file, "" when the round was not aggregated.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    round: int
-    recipe_hash: str
-    aggregated: bool = False
-    updates: int = 0
-    examples: int = 0
-    loss: float | None = None
-    evaluations: int = 0
-    dice: dict[str, float] = {}
-    activated: int = 0
-    refused: tuple[RefusedUpdate, ...] = ()
-    complete: bool = False
-    seconds: float = 0.0
-    sha256: str = ""
-
-    @property
-    def summary(self) -> str:
-        """The round in one line."""
-        left_out = f", {len(self.refused)} left out" if self.refused else ""
-        if not self.aggregated:
-            return f"round {self.round}: too few updates{left_out}; nothing changed"
-        dice = "".join(f", Dice {kind} {value:.3f}" for kind, value in self.dice.items())
-        return (
-            f"round {self.round}: {self.updates} updates from {self.examples} cases{left_out}"
-            f"{dice}, in use at {self.activated} sites"
-        )
+    shared: "Mapping[str, Tensor]"
+    own: "Mapping[str, Mapping[str, Tensor]]" = field(default_factory=dict)
+    moments: "Mapping[str, Vector] | None" = None
 
 
 class CheckpointStore:
@@ -132,45 +79,91 @@ class CheckpointStore:
         results = self.results()
         return results[-1].round + 1 if results else 1
 
-    def newest(self, recipe_hash: str) -> "dict[str, Tensor] | None":
-        """Return the shared parameters of the newest aggregated round of a recipe, if any.
+    def best(self) -> RoundResult | None:
+        """Return the round with the highest mean held-out Dice, the latest of equals, if any."""
+        judged = [result for result in self.results() if result.mean_dice is not None]
+        return max(judged, key=lambda result: (result.mean_dice, result.round), default=None)
+
+    def aggregated_rounds(self, recipe_hash: str) -> int:
+        """Return how many rounds of a recipe changed the shared parameters."""
+        return sum(
+            result.aggregated and result.recipe_hash == recipe_hash for result in self.results()
+        )
+
+    def accepted_norms(self, recipe_hash: str) -> dict[str, list[float]]:
+        """Return the norms of each site's accepted updates under a recipe, oldest first."""
+        norms: dict[str, list[float]] = {}
+        for result in self.results():
+            if result.recipe_hash == recipe_hash:
+                for site in result.accepted:
+                    if site.norm is not None:
+                        norms.setdefault(site.node_id, []).append(site.norm)
+        return norms
+
+    @property
+    def arrivals(self) -> Path:
+        """Return the folder for the updates of the present round."""
+        return self._folder / ".saving-updates"
+
+    def newest(self, recipe_hash: str) -> Aggregate | None:
+        """Return what the newest aggregated round of a recipe left, if there is one.
 
         Raises
         ------
         FederationError
-            When the file does not match its checksum.
+            When the file of the shared parameters does not match its checksum.
         """
         for result in reversed(self.results()):
             if result.aggregated and result.recipe_hash == recipe_hash:
-                path = self._round_folder(result.round) / _ARRAYS
-                if not path.exists() or sha256_of(path) != result.sha256:
-                    raise FederationError(
-                        f"The parameters of round {result.round} are damaged; restore {path} from "
-                        "a backup or remove its folder to resume at the round before."
-                    )
-                from safetensors.torch import load_file
-
-                shared: dict[str, Tensor] = load_file(path)
-                return shared
+                return self._load(result)
         return None
 
-    def save(self, result: RoundResult, shared: "dict[str, Tensor] | None") -> RoundResult:
-        """Save a round in one step; `shared` is None when nothing was aggregated."""
+    def _load(self, result: RoundResult) -> Aggregate:
+        folder = self._round_folder(result.round)
+        path = folder / _ARRAYS
+        if not path.exists() or sha256_of(path) != result.sha256:
+            raise FederationError(
+                f"The parameters of round {result.round} are damaged; restore {path} from "
+                "a backup or remove its folder to resume at the round before."
+            )
+        from safetensors.numpy import load_file as load_vectors
+        from safetensors.torch import load_file
+
+        moments = folder / _MOMENTS
+        return Aggregate(
+            shared=load_file(path),
+            own={own.stem: load_file(own) for own in (folder / _OWN).glob("*.safetensors")},
+            moments=load_vectors(moments) if moments.exists() else None,
+        )
+
+    def save(self, result: RoundResult, aggregate: Aggregate | None) -> RoundResult:
+        """Save a round in one step; `aggregate` is None when nothing changed."""
         make_private_folder(self._folder)
         temporary = Path(tempfile.mkdtemp(prefix=".saving-", dir=self._folder))
         try:
-            if shared is not None:
-                from safetensors.torch import save_file
-
-                save_file(shared, temporary / _ARRAYS)
-                checksum = sha256_of(temporary / _ARRAYS)
-                result = result.model_copy(update={"aggregated": True, "sha256": checksum})
+            if aggregate is not None:
+                checksum = self._write(aggregate, temporary)
+                result = result.model_copy(update={"sha256": checksum})
             write_text_atomically(temporary / _RESULT, result.model_dump_json(indent=2))
             temporary.rename(self._round_folder(result.round))
             fsync_folder(self._folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return result
+
+    @staticmethod
+    def _write(aggregate: Aggregate, folder: Path) -> str:
+        from safetensors.numpy import save_file as save_vectors
+        from safetensors.torch import save_file
+
+        save_file(dict(aggregate.shared), folder / _ARRAYS)
+        if aggregate.moments is not None:
+            save_vectors(dict(aggregate.moments), folder / _MOMENTS)
+        if aggregate.own:
+            (folder / _OWN).mkdir()
+            for site, state in aggregate.own.items():
+                save_file(dict(state), folder / _OWN / f"{site}.safetensors")
+        return sha256_of(folder / _ARRAYS)
 
     def update(self, result: RoundResult) -> None:
         """Replace the record of a round that is saved already."""

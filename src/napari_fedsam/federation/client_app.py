@@ -12,6 +12,7 @@ from napari_fedsam.federation.audit import append_audit, describe_message
 from napari_fedsam.federation.errors import FederationError, RefusedMessageError, ReplyCode
 from napari_fedsam.federation.messages import round_of
 from napari_fedsam.federation.round_work import judge_round, train_round
+from napari_fedsam.federation.sent import keep_sent
 from napari_fedsam.federation.site_files import SITE_FOLDER_KEY, SiteFiles
 from napari_fedsam.federation.site_state import Phase
 from napari_fedsam.federation.site_status import update_status
@@ -56,13 +57,14 @@ def _answer(
 
 
 def _refusal(message: Message, files: SiteFiles, code: ReplyCode, reason: str) -> Message:
-    waits = code is ReplyCode.TOO_FEW_CASES
+    waits = code in (ReplyCode.TOO_FEW_CASES, ReplyCode.DECLINED)
     update_status(files.status, phase=Phase.WAITING if waits else Phase.ERROR, message=reason)
     return Message(Error(_ERROR_CODE, code.value), reply_to=message)
 
 
 def _record(reply: Message, files: SiteFiles, round_number: int) -> None:
     try:
+        keep_sent(files.sent, reply)
         append_audit(files.audit, describe_message(reply, round_number))
     except OSError:
         _log.exception("The audit log could not be written; nothing was sent.")

@@ -1,8 +1,7 @@
 """Talking to our own SuperLink's Control API from Python."""
 
 import ssl
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,6 @@ from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from napari_fedsam.federation.errors import FederationError
 
 _ONLINE = "online"
-_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -160,18 +158,11 @@ def connect(address: str, authority: Path) -> Iterator[Control]:
         client.close()
 
 
-def wait_until_answering(
-    address: str, authority: Path, *, seconds: float, while_true: Callable[[], bool]
-) -> bool:
-    """Wait until SuperLink answers; return whether it did in time and while the condition held."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and while_true():
-        try:
-            with connect(address, authority) as control:
-                control.nodes()
-        except FederationError:
-            time.sleep(_POLL_SECONDS)
-        else:
-            # Another program may be what answers on this port.
-            return while_true()
-    return False
+def is_answering(address: str, authority: Path) -> bool:
+    """Tell whether a SuperLink answers on this address."""
+    try:
+        with connect(address, authority) as control:
+            control.nodes()
+    except FederationError:
+        return False
+    return True

@@ -1,34 +1,34 @@
-"""The coordinator of a federation: SuperLink, the sites' keys, and rounds."""
+"""The coordinator of a federation: its folder, the sites' keys, its processes, and rounds."""
 
 import atexit
+import datetime
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from pydantic import ValidationError
 
-from napari_fedsam.federation.bundle import build_bundle, bundle_hash
-from napari_fedsam.federation.certificates import CertificateFiles, create_certificates
-from napari_fedsam.federation.checkpoints import CheckpointStore, RoundResult
+from napari_fedsam.federation.bundle import bundle_hash
+from napari_fedsam.federation.certificates import CertificateFiles, OwnCertificate
+from napari_fedsam.federation.checkpoints import CheckpointStore
 from napari_fedsam.federation.control import Control, connect
-from napari_fedsam.federation.coordinator_status import (
-    PROFILE_NAME,
-    RECIPE_NAME,
-    CoordinatorSettings,
-    CoordinatorStatus,
-)
+from napari_fedsam.federation.coordinator_processes import CoordinatorProcesses
+from napari_fedsam.federation.coordinator_settings import CoordinatorFiles, CoordinatorSettings
+from napari_fedsam.federation.coordinator_setup import Reach, set_up
+from napari_fedsam.federation.coordinator_status import CoordinatorStatus
 from napari_fedsam.federation.errors import FederationError
-from napari_fedsam.federation.keys import public_key_pem
+from napari_fedsam.federation.invitation import Invitation
+from napari_fedsam.federation.keys import ensure_signing_key, public_key_text
 from napari_fedsam.federation.processes import ProcessTable
-from napari_fedsam.federation.profile import SiteProfile
-from napari_fedsam.federation.sites import ApprovedSite, SiteList
-from napari_fedsam.federation.superlink import SUPEREXEC, SUPERLINK, start_superlink
-from napari_fedsam.files import make_private_folder, write_text_atomically
+from napari_fedsam.federation.proxy import write_proxy_configuration
+from napari_fedsam.federation.round_driver import RoundDriver
+from napari_fedsam.federation.round_result import RoundResult
+from napari_fedsam.federation.sites import ApprovedSite, SiteList, check_site_name
 from napari_fedsam.personalization.recipe import Recipe
 
 _POLL_SECONDS = 0.5
+_LOCAL = Reach()
 
 
 class Coordinator:
@@ -48,85 +48,84 @@ class Coordinator:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
-        self.sites = SiteList(self.folder / "sites.json")
-        self._table = ProcessTable(self.folder)
+        self.files = CoordinatorFiles(Path(folder))
+        self.sites = SiteList(self.files.sites)
+        self._table = ProcessTable(self.files.folder)
+
+    @property
+    def folder(self) -> Path:
+        """The coordinator's folder."""
+        return self.files.folder
 
     def init(
-        self,
-        recipe: Recipe,
-        host: str = "127.0.0.1",
-        port: int = 9092,
-        *,
-        name: str | None = None,
-        hosts: Sequence[str] = (),
-    ) -> SiteProfile:
-        """Set up a new federation: recipe, certificates, empty list of sites, pinned bundle.
+        self, recipe: Recipe, reach: Reach = _LOCAL, *, name: str = "", contact: str = ""
+    ) -> CoordinatorSettings:
+        """Set up a new federation: recipe, certificates, keys, empty list of sites, pinned bundle.
 
         Parameters
         ----------
         recipe : Recipe
             What the federation trains.
-        host : str
-            Host name or IP address that sites connect to.
-        port : int
-            Port of SuperLink.
-        name : str, optional
+        reach : Reach
+            How sites reach the coordinator; on this machine alone by default.
+        name : str
             Name of the federation; the recipe's name by default.
-        hosts : sequence of str
-            Further names and addresses for the certificate.
-
-        Returns
-        -------
-        SiteProfile
-            What sites need to join; also written to `site-profile.json` for sending.
+        contact : str
+            Whom sites ask, in words.
 
         Raises
         ------
         FederationError
-            When the folder holds a coordinator already.
+            When the folder holds a coordinator already, or something cannot work.
         """
-        if self._settings_path.exists():
-            raise FederationError(
-                f"{self.folder} holds a coordinator already; choose another folder."
-            )
-        make_private_folder(self.folder)
-        settings = CoordinatorSettings(federation=name or recipe.name, host=host, port=port)
-        recipe.write(self.folder / RECIPE_NAME)
-        create_certificates(self.folder, settings.federation, [host, *hosts])
-        profile = SiteProfile(
-            federation=settings.federation,
-            address=settings.address,
-            authority=self._certificates.authority.read_text(encoding="ascii"),
-            bundle_sha256=bundle_hash(),
-            recipe=recipe,
-        )
-        profile.write(self.folder / PROFILE_NAME)
-        # Written last: its presence says that the folder is complete.
-        write_text_atomically(self._settings_path, settings.model_dump_json(indent=2))
-        return profile
-
-    @property
-    def profile(self) -> SiteProfile:
-        """What sites need to join."""
-        return SiteProfile.read(self.folder / PROFILE_NAME)
+        settings = set_up(self.files, recipe, reach, name=name, contact=contact)
+        if settings.proxy != "none":
+            write_proxy_configuration(self.folder, settings, self._certificates)
+        return settings
 
     @property
     def settings(self) -> CoordinatorSettings:
         """What `init` fixed."""
-        try:
-            text = self._settings_path.read_text(encoding="utf-8")
-            return CoordinatorSettings.model_validate_json(text)
-        except (FileNotFoundError, ValidationError) as error:
-            raise FederationError(
-                f"{self.folder} holds no coordinator; make one with 'napari-fedsam coordinator "
-                "init'."
-            ) from error
+        return CoordinatorSettings.read(self.files)
+
+    @property
+    def recipe(self) -> Recipe:
+        """What the federation trains."""
+        return Recipe.read(self.files.recipe)
 
     @property
     def running(self) -> bool:
         """Whether its processes are up."""
-        return self._table.running(SUPERLINK) and self._table.running(SUPEREXEC)
+        return self.files.settings.exists() and self._processes.running
+
+    def invite(self, site: str) -> Invitation:
+        """Make the invitation of a site, signed, and keep it in `invitations/SITE.json`.
+
+        Raises
+        ------
+        FederationError
+            When the name cannot be used.
+        """
+        check_site_name(site)
+        settings = self.settings
+        key = ensure_signing_key(self.files.signing_key)
+        invitation = Invitation(
+            federation=settings.federation,
+            site=site,
+            address=settings.address,
+            contact=settings.contact,
+            issued=datetime.datetime.now(datetime.UTC).replace(microsecond=0),
+            authority=self._public_authority.read_text(encoding="ascii"),
+            bundle_sha256=settings.bundle_sha256,
+            recipe=self.recipe,
+            signer=public_key_text(key),
+        ).signed(key)
+        invitation.write(self.invitation_path(site))
+        return invitation
+
+    def invitation_path(self, site: str) -> Path:
+        """Return the file of a site's invitation."""
+        return self.files.invitations / f"{site}.json"
 
     def approve(self, site: str, public_key: str) -> ApprovedSite:
         """Let a site in by its public key (OpenSSH text); takes effect at once while running."""
@@ -134,50 +133,39 @@ class Coordinator:
         approved = self.sites.add(site, public_key)
         if self.running:
             with self._connected() as control:
-                self._register_all(control)
+                self._agree_on_sites(control)
         return approved
 
     def revoke(self, site: str) -> None:
         """Shut a site out for good; its key can never be approved again in this federation."""
-        removed = self.sites.remove(site)
+        self.sites.remove(site)
         if self.running:
-            key = public_key_pem(removed.public_key)
             with self._connected() as control:
-                for node in control.nodes():
-                    if node.public_key == key:
-                        control.unregister(node.node_id)
+                self._agree_on_sites(control)
 
     def start(self, *, detached: bool = False) -> None:
-        """Start SuperLink and the process that runs our ServerApp; return when they answer.
+        """Start SuperLink, the process that runs our ServerApp, and the proxy, if there is one.
 
         Parameters
         ----------
         detached : bool
-            Whether they outlive this program; otherwise they end with it.
+            Whether they outlive this program; otherwise they end with it, however it ends.
 
         Raises
         ------
         FederationError
             When it runs already, or does not come up; the reason is in the message.
         """
-        settings = self.settings
-        with self._exclusive():
-            if self.running:
-                raise FederationError(
-                    f"The coordinator of '{settings.federation}' is running already; stop it with "
-                    "'napari-fedsam coordinator stop'."
-                )
-            # Left over from a program that was killed.
-            self._table.end_all()
-            if not detached:
-                atexit.register(self.stop)
-            start_superlink(self._table, settings, self._certificates)
-            with self._connected() as control:
-                self._register_all(control)
+        self._check_bundle()
+        if not detached:
+            atexit.register(self.stop)
+        self._processes.start(detached=detached)
+        with self._connected() as control:
+            self._agree_on_sites(control)
 
     def run(
         self,
-        rounds: int,
+        rounds: int | None = None,
         *,
         tell: Callable[[str], None] | None = None,
         wait_seconds: float | None = None,
@@ -185,10 +173,13 @@ class Coordinator:
     ) -> list[RoundResult]:
         """Wait for the minimum of sites, run rounds, and return what each was.
 
+        Ends a pause. What has ended unexpectedly is started again, and the rounds go on from the
+        newest checkpoint.
+
         Parameters
         ----------
-        rounds : int
-            How many rounds.
+        rounds : int, optional
+            How many rounds; by default those that are left of the recipe's.
         tell : callable, optional
             Receives a line whenever there is something new: what is awaited, each round's result.
         wait_seconds : float, optional
@@ -199,27 +190,31 @@ class Coordinator:
         Raises
         ------
         FederationError
-            When the coordinator is not running, the sites do not come, or the run fails.
+            When the coordinator is not running, another program runs rounds, the sites do not
+            come, or the run fails.
         """
-        say = tell or (lambda _line: None)
-        stop = cancelled or (lambda: False)
+        settings, recipe = self.settings, self.recipe
         before = len(self.results())
-        with self._connected() as control:
-            self._wait_for_sites(control, say, wait_seconds, stop)
-            run_id = control.start_run(build_bundle(), self.profile.bundle_sha256, rounds)
-            told = before
-            while not (state := control.run(run_id)).finished:
-                if stop():
-                    control.stop_run(run_id)
-                told = self._tell_results(told, say)
-                time.sleep(_POLL_SECONDS)
-        self._tell_results(told, say, finished=True)
-        if not state.completed and not stop():
-            raise FederationError(
-                f"The run ended early ({state.details or 'no reason given'}); read the log "
-                f"'{SUPEREXEC}' in {self.folder / 'logs'}."
-            )
+        self.files.paused.unlink(missing_ok=True)
+        driver = RoundDriver(
+            self.files,
+            recipe.federation,
+            self._processes,
+            self._connected,
+            self.status,
+            tell=tell or (lambda _line: None),
+            cancelled=cancelled or (lambda: False),
+        )
+        wanted = max(0, recipe.rounds - before) if rounds is None else rounds
+        with self._one_driver():
+            bundle = self.files.bundle.read_bytes()
+            driver.drive(bundle, settings.bundle_sha256, wanted, wait_seconds)
         return self.results()[before:]
+
+    def pause(self) -> None:
+        """Let the present round end and start no other until `run`, from any program."""
+        _ = self.settings
+        self.files.paused.touch()
 
     def results(self) -> list[RoundResult]:
         """Return all rounds of this federation, oldest first."""
@@ -234,34 +229,61 @@ class Coordinator:
 
     def stop(self) -> None:
         """End all of the coordinator's processes, from any program."""
-        self._table.end_all(gently=[SUPERLINK])
+        if self.files.settings.exists():
+            self._processes.stop()
         atexit.unregister(self.stop)
 
-    def wait(self, *, cancelled: Callable[[], bool] | None = None) -> None:
-        """Block until the coordinator has stopped, for a command that runs in the foreground."""
-        while self.running and not (cancelled and cancelled()):
-            time.sleep(_POLL_SECONDS)
+    def wait(
+        self,
+        *,
+        tell: Callable[[str], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> None:
+        """Block until the coordinator is stopped; what ends unexpectedly is started again.
 
-    @property
-    def _settings_path(self) -> Path:
-        return self.folder / "coordinator.json"
+        For a command that runs in the foreground.
+        """
+        while self._table.records() and not (cancelled and cancelled()):
+            for name in self._processes.revive():
+                if tell is not None:
+                    tell(f"{name} had ended unexpectedly and was started again")
+            time.sleep(_POLL_SECONDS)
 
     @property
     def _certificates(self) -> CertificateFiles:
         return CertificateFiles.inside(self.folder)
 
+    @property
+    def _public_authority(self) -> Path:
+        if self.settings.own_certificate:
+            return OwnCertificate.inside(self.folder).authority
+        return self._certificates.authority
+
+    @property
+    def _processes(self) -> CoordinatorProcesses:
+        return CoordinatorProcesses(self._table, self.settings, self._certificates)
+
     def _connected(self) -> AbstractContextManager[Control]:
         return connect(self.settings.local_address, self._certificates.authority)
 
+    def _check_bundle(self) -> None:
+        settings = self.settings
+        if bundle_hash() != settings.bundle_sha256:
+            raise FederationError(
+                "The sites pin the app of napari-fedsam "
+                f"{settings.version}, but the installed one is another; install that version, or "
+                "make a new coordinator and invite the sites to it."
+            )
+
     @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        lock = FileLock(self.folder / "coordinator.lock", timeout=0)
+    def _one_driver(self) -> Iterator[None]:
+        lock = FileLock(self.files.run_lock, timeout=0)
         try:
             lock.acquire()
         except Timeout as error:
             raise FederationError(
-                f"Another program is starting the coordinator in {self.folder}; try again when it "
-                "has finished."
+                f"Another program runs rounds of the coordinator in {self.folder}; wait for it, or "
+                "end it with 'napari-fedsam coordinator pause'."
             ) from error
         try:
             yield
@@ -271,47 +293,31 @@ class Coordinator:
     def _status(self, control: Control | None) -> CoordinatorStatus:
         settings = self.settings
         online = {node.public_key for node in control.nodes() if node.online} if control else set()
+        ended = self._processes.ended
+        store = CheckpointStore(self.folder)
+        best = store.best()
         return CoordinatorStatus(
             federation=settings.federation,
             running=control is not None and self.running,
             address=settings.address,
-            sites={
-                site.name: public_key_pem(site.public_key) in online for site in self.sites.sites()
-            },
-            minimum_sites=Recipe.read(self.folder / RECIPE_NAME).minimum_sites,
-            rounds=len(self.results()),
+            sites={site.name: site.pem in online for site in self.sites.sites()},
+            minimum_sites=self.recipe.minimum_sites,
+            rounds=len(store.results()),
+            best_round=best.round if best else 0,
+            paused=self.files.paused.exists(),
+            problem=f"{', '.join(ended)} ended unexpectedly: start the coordinator again"
+            if ended
+            else "",
         )
 
-    def _register_all(self, control: Control) -> None:
-        known = {node.public_key for node in control.nodes()}
-        for site in self.sites.sites():
-            key = public_key_pem(site.public_key)
-            if key not in known:
-                control.register(key)
-
-    def _wait_for_sites(
-        self,
-        control: Control,
-        say: Callable[[str], None],
-        seconds: float | None,
-        stop: Callable[[], bool],
-    ) -> None:
-        deadline = None if seconds is None else time.monotonic() + seconds
-        told = ""
-        while (line := self._status(control).waits_for) and not stop():
-            if line != told:
-                say(line)
-                told = line
-            if deadline is not None and time.monotonic() > deadline:
-                raise FederationError(f"No round was run: {line}.")
-            time.sleep(_POLL_SECONDS)
-
-    def _tell_results(
-        self, told: int, say: Callable[[str], None], *, finished: bool = False
-    ) -> int:
-        for result in self.results()[told:]:
-            if not (result.complete or finished):
-                break
-            say(result.summary)
-            told += 1
-        return told
+    def _agree_on_sites(self, control: Control) -> None:
+        """Bring SuperLink's list of sites to ours: register the new, shut out the others."""
+        known = {node.public_key: node.node_id for node in control.nodes()}
+        approved = self.sites.sites()
+        for site in approved:
+            node_id = known.get(site.pem)
+            if node_id is None:
+                node_id = control.register(site.pem)
+            self.sites.set_node_id(site, node_id)
+        for key in known.keys() - {site.pem for site in approved}:
+            control.unregister(known[key])

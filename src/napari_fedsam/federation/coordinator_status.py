@@ -1,44 +1,6 @@
-"""What a coordinator is set to, and how it stands."""
+"""How a coordinator stands."""
 
 from dataclasses import dataclass
-
-from pydantic import BaseModel, ConfigDict
-
-# Tells the ServerApp, a child process, which folder is its coordinator's.
-COORDINATOR_VARIABLE = "NAPARI_FEDSAM_COORDINATOR"
-RECIPE_NAME = "recipe.json"
-PROFILE_NAME = "site-profile.json"
-
-
-class CoordinatorSettings(BaseModel):
-    """What `init` fixed.
-
-    Attributes
-    ----------
-    federation : str
-        Name of the federation.
-    host : str
-        Host name or IP address under which sites reach the coordinator.
-    port : int
-        Port of SuperLink, on this machine's loopback.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    federation: str
-    host: str
-    port: int
-
-    @property
-    def local_address(self) -> str:
-        """Return where SuperLink listens."""
-        return f"127.0.0.1:{self.port}"
-
-    @property
-    def address(self) -> str:
-        """Return the address that sites connect to."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -59,6 +21,12 @@ class CoordinatorStatus:
         How many must be connected for a round.
     rounds : int
         Rounds recorded so far.
+    best_round : int
+        Round with the highest mean held-out Dice, 0 for none.
+    paused : bool
+        Whether no further round starts.
+    problem : str
+        What keeps a coordinator that was started from working, "" when nothing does.
     """
 
     federation: str
@@ -67,11 +35,16 @@ class CoordinatorStatus:
     sites: dict[str, bool]
     minimum_sites: int
     rounds: int
+    best_round: int = 0
+    paused: bool = False
+    problem: str = ""
 
     @property
     def waits_for(self) -> str:
         """One line that says what a round would wait for, "" when it could start."""
         connected = sum(self.sites.values())
+        if self.problem:
+            return self.problem
         if not self.running:
             return "the coordinator is not running"
         if connected >= self.minimum_sites:

@@ -12,16 +12,39 @@ class FederationError(FedSamError):
 class ReplyCode(StrEnum):
     """Everything that a site may tell the coordinator about a failure.
 
-    Only these words travel. The reason itself stays in the site's own log and status.
+    Only these words travel. The reason itself stays in the site's own log and status. The last
+    ones are the coordinator's about a site's update, which it tells the site.
     """
 
     RECIPE_MISMATCH = "recipe-mismatch"
     REFUSED_ARRAYS = "refused-arrays"
     TOO_FEW_CASES = "too-few-cases"
     NOT_IN_FEDERATION = "not-in-federation"
-    STOPPED = "stopped"
+    DECLINED = "declined"
     FAILED = "failed"
     REFUSED_BUNDLE = "refused-bundle"
+    OTHER_ROUND = "other-round"
+    UNUSUAL_NORM = "unusual-norm"
+    NO_ANSWER = "no-answer"
+
+    @property
+    def explanation(self) -> str:
+        """The reason in words, for whoever has to act."""
+        return _EXPLANATIONS[self]
+
+
+_EXPLANATIONS = {
+    ReplyCode.RECIPE_MISMATCH: "the site works under another recipe: it needs a new invitation",
+    ReplyCode.REFUSED_ARRAYS: "names, shapes, types or values of the parameters were wrong",
+    ReplyCode.TOO_FEW_CASES: "the site has fewer training cases than the recipe asks for",
+    ReplyCode.NOT_IN_FEDERATION: "the site has imported no invitation",
+    ReplyCode.DECLINED: "the site is paused, or trains at other hours or with more new cases",
+    ReplyCode.FAILED: "the round failed at the site, whose log says why",
+    ReplyCode.REFUSED_BUNDLE: "the site was sent program code that it had not agreed to",
+    ReplyCode.OTHER_ROUND: "the answer belonged to another round",
+    ReplyCode.UNUSUAL_NORM: "the update was far larger than is usual, as from a wrong mask or scan",
+    ReplyCode.NO_ANSWER: "no answer came before the round's deadline",
+}
 
 
 class RefusedMessageError(FederationError):

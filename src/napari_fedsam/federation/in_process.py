@@ -45,8 +45,7 @@ class InProcessGrid(Grid):  # type: ignore[misc]
         self._replies: dict[str, Message] = {}
         self._numbers = itertools.count(1)
         self._run = Run.create_empty(_RUN_ID)
-        # Flower's constructor of messages asks the process who it is.
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = _RUN_ID, _SERVER_ID, 0
+        stand_in_for_a_run()
 
     def set_run(self, run: Run) -> None:
         """Set the run that messages belong to."""
@@ -100,10 +99,16 @@ class InProcessGrid(Grid):  # type: ignore[misc]
             run_config={},
         )
         reply = self._app(message, context)
-        self._sent(node, _payload_of(reply))
+        self._sent(node, payload_of(reply))
         self._replies[name] = reply
         return name
 
 
-def _payload_of(message: Message) -> bytes:
+def stand_in_for_a_run() -> None:
+    """Tell Flower's constructor of messages, which asks the process, who this is."""
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = _RUN_ID, _SERVER_ID, 0
+
+
+def payload_of(message: Message) -> bytes:
+    """Return the very bytes that the real engine would transmit for a message."""
     return b"".join(part.deflate() for part in get_all_nested_objects(message).values())

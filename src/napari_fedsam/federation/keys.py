@@ -50,6 +50,33 @@ def ensure_key_pair(folder: Path) -> Path:
     return public
 
 
+def ensure_signing_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """Return the federation's key for signing invitations; make it the first time (P-384, PEM)."""
+    if not path.exists():
+        key = ec.generate_private_key(ec.SECP384R1())
+        write_private_file(
+            path,
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            ),
+        )
+    loaded = serialization.load_pem_private_key(path.read_bytes(), None)
+    if not isinstance(loaded, ec.EllipticCurvePrivateKey):
+        raise FederationError(f"{path} is not the federation's signing key; restore it.")
+    return loaded
+
+
+def public_key_text(key: ec.EllipticCurvePrivateKey) -> str:
+    """Return the public half of a key as PEM text."""
+    return (
+        key.public_key()
+        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        .decode("ascii")
+    )
+
+
 def public_key_pem(text: str) -> bytes:
     """Convert a public key from OpenSSH text to the PEM bytes that SuperLink registers.
 
@@ -75,7 +102,12 @@ def public_key_pem(text: str) -> bytes:
     )
 
 
-def fingerprint(public_key_text: str) -> str:
-    """Return a short form of a public key to compare by telephone, such as `3fa2-91bc-...`."""
-    digest = hashlib.sha256(public_key_pem(public_key_text)).hexdigest()[:16]
-    return "-".join(digest[start : start + 4] for start in range(0, 16, 4))
+def fingerprint(public_key: str) -> str:
+    """Return the short form of a site's public key (OpenSSH text), for comparison by telephone."""
+    return short_fingerprint(public_key_pem(public_key))
+
+
+def short_fingerprint(content: bytes) -> str:
+    """Return 80 bits of a SHA-256 as five groups of four digits, such as `3fa2-91bc-...`."""
+    digest = hashlib.sha256(content).hexdigest()[:20]
+    return "-".join(digest[start : start + 4] for start in range(0, 20, 4))

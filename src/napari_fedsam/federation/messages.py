@@ -17,6 +17,7 @@ CONFIG_KEY = "config"
 METRICS_KEY = "metrics"
 RECIPE_HASH_KEY = "recipe-hash"
 ROUND_KEY = "server-round"
+LEFT_OUT_KEY = "left-out"
 EXAMPLES_KEY = "num-examples"
 
 TRAIN_METRICS = frozenset({EXAMPLES_KEY, "loss", "seconds"})
@@ -44,11 +45,20 @@ def shared_record(state: Mapping[str, Tensor]) -> ArrayRecord:
     return ArrayRecord({name: Array(_to_numpy(state[name])) for name in sorted(state)})
 
 
-def config_record(recipe_hash: str, round_number: int | None = None) -> ConfigRecord:
-    """Pack the recipe's hash and, for an instruction, the number of the round."""
-    record = ConfigRecord({RECIPE_HASH_KEY: recipe_hash})
-    if round_number is not None:
-        record[ROUND_KEY] = round_number
+def config_record(recipe_hash: str, round_number: int, *, left_out: str = "") -> ConfigRecord:
+    """Pack the recipe's hash and the number of the round.
+
+    Parameters
+    ----------
+    recipe_hash : str
+    round_number : int
+        Of the instruction, and of the answer to it.
+    left_out : str
+        In an instruction: why the site's newest update was left out, as a code.
+    """
+    record = ConfigRecord({RECIPE_HASH_KEY: recipe_hash, ROUND_KEY: round_number})
+    if left_out:
+        record[LEFT_OUT_KEY] = left_out
     return record
 
 
@@ -65,15 +75,21 @@ def check_recipe(content: RecordDict, recipe_hash: str) -> None:
     if received != recipe_hash:
         raise RefusedMessageError(
             ReplyCode.RECIPE_MISMATCH,
-            "The coordinator and this site work under different recipes; install the "
-            "federation's current profile.",
+            "The coordinator and this site work under different recipes; ask the "
+            "coordinator for a new invitation and import it.",
         )
 
 
 def round_of(content: RecordDict) -> int:
-    """Return the number of the round that an instruction belongs to (0 when it has none)."""
+    """Return the number of the round that a message belongs to (0 when it has none)."""
     value = content.config_records.get(CONFIG_KEY, ConfigRecord()).get(ROUND_KEY, 0)
     return value if isinstance(value, int) else 0
+
+
+def left_out_of(content: RecordDict) -> ReplyCode | None:
+    """Return why the coordinator left out this site's newest update, None when it did not."""
+    code = content.config_records.get(CONFIG_KEY, ConfigRecord()).get(LEFT_OUT_KEY)
+    return ReplyCode(code) if code in set(ReplyCode) else None
 
 
 def read_shared(content: RecordDict, spec: SharedSpec) -> dict[str, Tensor]:

@@ -6,9 +6,10 @@ import secrets
 import socket
 import sys
 
+from napari_fedsam.federation.attended import attended_command
+from napari_fedsam.federation.invitation import Invitation
 from napari_fedsam.federation.keys import write_private_file
 from napari_fedsam.federation.processes import ProcessTable, child_environment
-from napari_fedsam.federation.profile import SiteProfile
 from napari_fedsam.federation.site_files import SITE_FOLDER_KEY, SiteFiles
 from napari_fedsam.files import make_private_folder, write_text_atomically
 
@@ -19,7 +20,7 @@ SUPEREXEC = "superexec"
 def start_node(
     table: ProcessTable,
     files: SiteFiles,
-    profile: SiteProfile,
+    invitation: Invitation,
     *,
     detached: bool,
     threads: int | None,
@@ -32,7 +33,7 @@ def start_node(
         The site's processes.
     files : SiteFiles
         The site's files; the key pair exists.
-    profile : SiteProfile
+    invitation : Invitation
         Gives the address, the CA certificate and the pinned bundle.
     detached : bool
         Whether the processes outlive this program.
@@ -54,9 +55,9 @@ def start_node(
         [
             *(sys.executable, "-m", "napari_fedsam.federation.supernode"),
             *("--site-folder", str(files.site.resolve())),
-            *("--pinned-bundle", profile.bundle_sha256),
+            *("--pinned-bundle", invitation.bundle_sha256),
             *(["--hold-lock"] if detached else ["--parent-pid", str(os.getpid())]),
-            *("--superlink", profile.address),
+            *("--superlink", invitation.address),
             *("--root-certificates", str(files.authority.resolve())),
             *("--auth-supernode-private-key", str(files.private_key.resolve())),
             *("--node-config", str(node_config)),
@@ -68,13 +69,15 @@ def start_node(
     )
     table.start(
         SUPEREXEC,
-        [
-            *(sys.executable, "-m", "napari_fedsam.federation.superexec"),
-            *("--node-pid", str(node.pid)),
-            "--insecure",
-            *("--runtime-api-address", f"127.0.0.1:{port}"),
-            *("--superexec-auth-secret-file", str(secret)),
-        ],
+        attended_command(
+            [
+                "flower-superexec",
+                "--insecure",
+                *("--runtime-api-address", f"127.0.0.1:{port}"),
+                *("--superexec-auth-secret-file", str(secret)),
+            ],
+            end_with=node.pid,
+        ),
         environment,
         # The training runs below it, and must not slow down the window.
         low_priority=True,

@@ -30,12 +30,12 @@ _REASONS = (
     (
         "mismatch, certificate is not valid for",
         "The coordinator's certificate was made for another address; check the address in the "
-        "federation profile with the coordinator.",
+        "invitation with the coordinator.",
     ),
     (
         "certificate_verify_failed",
         "The coordinator could not prove who it is (its certificate is not signed by this "
-        "federation's authority); do not go on, and ask the coordinator for a new profile.",
+        "federation's authority); do not go on, and ask the coordinator for a new invitation.",
     ),
     (
         "exit code: 606",
@@ -92,6 +92,15 @@ def connection_report(node_file: Path, log: str, address: str, phase: Phase) -> 
     if silence > (_PATIENCE_BUSY if busy else _PATIENCE_WAITING):
         return f"The coordinator at {address} has not answered for {silence:.0f} s; trying again."
     return None
+
+
+def certificate_reason(words: str) -> str:
+    """Tell why the coordinator's certificate was refused, from OpenSSL's or httpx's words."""
+    lowered = words.lower()
+    for known, reason in _REASONS:
+        if known in lowered:
+            return reason
+    return f"There is no encrypted connection to the coordinator ({words}); call it."
 
 
 def reason_of_end(log: str, *, was_connected: bool, log_file: str) -> str:

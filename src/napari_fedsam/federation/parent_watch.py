@@ -4,6 +4,7 @@ Flower's own monitor raises SIGINT in its thread, which a main thread that waits
 notices; such a process would stay behind.
 """
 
+import contextlib
 import os
 import signal
 import threading
@@ -16,7 +17,9 @@ _GRACE_SECONDS = 10.0
 
 
 def end_with(pid: int) -> None:
-    """End this process when another has ended: politely at first, then at once.
+    """End this process and all below it when another has ended.
+
+    Itself it ends politely at first, then at once; what runs below it, at once.
 
     Parameters
     ----------
@@ -33,6 +36,9 @@ def end_with(pid: int) -> None:
 def _watch(watched: psutil.Process | None) -> None:
     while watched is not None and _runs(watched):
         time.sleep(_INTERVAL)
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
     # To the process, so that the main thread hears it whatever it waits for.
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(_GRACE_SECONDS)

@@ -1,5 +1,6 @@
 """What a site does for a round: train on its cases, then judge the aggregated model."""
 
+import datetime
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,11 +19,14 @@ from napari_fedsam.federation.messages import (
     SHARED_KEY,
     check_recipe,
     config_record,
+    left_out_of,
     read_shared,
     round_of,
     shared_record,
 )
+from napari_fedsam.federation.privacy import privatise
 from napari_fedsam.federation.site_files import SiteFiles
+from napari_fedsam.federation.site_settings import SiteSettings
 from napari_fedsam.federation.site_state import Phase
 from napari_fedsam.federation.site_status import SiteStatus, progress_writer, update_status
 from napari_fedsam.files import atomic_path
@@ -34,7 +38,7 @@ from napari_fedsam.training.evaluation import Evaluation, PromptKind, evaluate
 from napari_fedsam.training.feature_cache import CachedEncoder, FeatureCache
 from napari_fedsam.training.local_update import local_update
 from napari_fedsam.training.samples import TrainingSample, samples_from_store
-from napari_fedsam.training.site_model import load_site_model
+from napari_fedsam.training.site_model import load_site_model, model_in_training
 from napari_fedsam.training.versions import VersionStore
 
 _PROMPTS: tuple[PromptKind, ...] = ("none", "box")
@@ -108,7 +112,8 @@ def train_round(content: RecordDict, files: SiteFiles) -> RecordDict:
     """
     recipe = _agreed_recipe(content, files)
     number = round_of(content)
-    update_status(files.status, phase=Phase.TRAINING, progress=0.0, round=number, message="")
+    message = _told_left_out(content).lstrip()
+    update_status(files.status, phase=Phase.TRAINING, progress=0.0, round=number, message=message)
     samples = samples_from_store(CaseStore(files.cases), recipe, "train")
     if len(samples) < recipe.minimum_cases:
         raise RefusedMessageError(
@@ -116,8 +121,10 @@ def train_round(content: RecordDict, files: SiteFiles) -> RecordDict:
             f"This site has {len(samples)} training cases and the federation asks for at least "
             f"{recipe.minimum_cases}; accept more corrections to take part.",
         )
-    model, _ = load_site_model(files.site, recipe)
-    model.load_shared(read_shared(content, model.shared_spec()))
+    _check_settings(files, len(samples))
+    model = model_in_training(files.site, recipe)
+    received = read_shared(content, model.shared_spec())
+    model.load_shared(received)
     update = local_update(
         model,
         samples,
@@ -128,8 +135,14 @@ def train_round(content: RecordDict, files: SiteFiles) -> RecordDict:
         resume=files.unfinished_training,
     )
     _keep_pending(model.local_state(), files, number, recipe.hash)
-    joined = SiteStatus.read(files.status).rounds_joined + 1
-    update_status(files.status, phase=Phase.SENDING, progress=1.0, rounds_joined=joined, message="")
+    update_status(
+        files.status,
+        phase=Phase.SENDING,
+        progress=1.0,
+        rounds_joined=SiteStatus.read(files.status).rounds_joined + 1,
+        trained_cases=len(samples),
+        message="",
+    )
     metrics = {
         EXAMPLES_KEY: update.samples,
         "loss": float(update.loss),
@@ -137,9 +150,9 @@ def train_round(content: RecordDict, files: SiteFiles) -> RecordDict:
     }
     return RecordDict(
         {
-            SHARED_KEY: shared_record(model.shared_state()),
+            SHARED_KEY: shared_record(_to_send(model.shared_state(), received, recipe)),
             METRICS_KEY: MetricRecord(metrics),
-            CONFIG_KEY: config_record(recipe.hash),
+            CONFIG_KEY: config_record(recipe.hash, number),
         }
     )
 
@@ -172,13 +185,15 @@ def judge_round(content: RecordDict, files: SiteFiles) -> RecordDict:
     recipe = _agreed_recipe(content, files)
     number = round_of(content)
     message = "Fitting the new model to this site and judging it on held-out cases."
+    left_out = _told_left_out(content)
     update_status(files.status, phase=Phase.TRAINING, progress=0.0, round=number, message=message)
     cache = FeatureCache(files.feature_cache)
-    model, active = load_site_model(files.site, recipe)
-    received = read_shared(content, model.shared_spec())
+    in_use, active = load_site_model(files.site, recipe)
+    received = read_shared(content, in_use.shared_spec())
     held_out = samples_from_store(CaseStore(files.cases), recipe, "val")
     # Before the first version the site uses the base model itself.
-    present = _judge(model if active else load_model(recipe.base_model), held_out, cache)
+    present = _judge(in_use if active else load_model(recipe.base_model), held_out, cache)
+    model = model_in_training(files.site, recipe)
     model.load_shared(received)
     pending = _pending(files, number, recipe.hash)
     if pending is not None:
@@ -212,7 +227,7 @@ def judge_round(content: RecordDict, files: SiteFiles) -> RecordDict:
         files.status,
         phase=Phase.UP_TO_DATE,
         progress=1.0,
-        message=judgement.message,
+        message=f"{judgement.message}{left_out}",
         dice_history=history,
     )
     metrics = {
@@ -222,14 +237,41 @@ def judge_round(content: RecordDict, files: SiteFiles) -> RecordDict:
         "dice-box": dice["box"] or 0.0,
         "activated": int(judgement.take),
     }
-    return RecordDict({METRICS_KEY: MetricRecord(metrics), CONFIG_KEY: config_record(recipe.hash)})
+    return RecordDict(
+        {METRICS_KEY: MetricRecord(metrics), CONFIG_KEY: config_record(recipe.hash, number)}
+    )
+
+
+def _check_settings(files: SiteFiles, cases: int) -> None:
+    """Decline the round when this site's user wants it so."""
+    new = cases - SiteStatus.read(files.status).trained_cases
+    now = datetime.datetime.now().astimezone().time()
+    reason = SiteSettings.read(files.settings).declines(now, new)
+    if reason:
+        raise RefusedMessageError(ReplyCode.DECLINED, reason)
+
+
+def _told_left_out(content: RecordDict) -> str:
+    code = left_out_of(content)
+    if code is None:
+        return ""
+    return f" The coordinator left out this site's last update: {code.explanation}."
+
+
+def _to_send(
+    trained: dict[str, Tensor], received: dict[str, Tensor], recipe: Recipe
+) -> dict[str, Tensor]:
+    privacy = recipe.federation.privacy
+    if privacy is None or privacy.noise == "central":
+        return trained
+    return privatise(trained, received, privacy)
 
 
 def _agreed_recipe(content: RecordDict, files: SiteFiles) -> Recipe:
     if not files.recipe.exists():
         raise RefusedMessageError(
             ReplyCode.NOT_IN_FEDERATION,
-            "This site has no recipe; install the federation's profile.",
+            "This site has no recipe; import the coordinator's invitation.",
         )
     recipe = Recipe.read(files.recipe)
     check_recipe(content, recipe.hash)

@@ -1,5 +1,6 @@
 """Flower's ServerApp: rounds of one federation, resumed from the newest checkpoint."""
 
+import datetime
 import os
 from pathlib import Path
 
@@ -7,10 +8,10 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from napari_fedsam.federation.checkpoints import CheckpointStore
-from napari_fedsam.federation.coordinator_status import COORDINATOR_VARIABLE, RECIPE_NAME
+from napari_fedsam.federation.coordinator_settings import COORDINATOR_VARIABLE, CoordinatorFiles
 from napari_fedsam.federation.errors import FederationError
-from napari_fedsam.federation.messages import config_record, shared_record
-from napari_fedsam.federation.strategy import CheckedFedAvg
+from napari_fedsam.federation.round_runner import RoundRunner
+from napari_fedsam.federation.sites import SiteList
 from napari_fedsam.personalization.personalised_model import build_personalised_model
 from napari_fedsam.personalization.recipe import Recipe
 
@@ -33,7 +34,7 @@ def main(grid: Grid, context: Context) -> None:
     run_rounds(grid, Path(folder), int(context.run_config["rounds"]))
 
 
-def run_rounds(grid: Grid, folder: Path, rounds: int, *, timeout: float = 3600.0) -> None:
+def run_rounds(grid: Grid, folder: Path, rounds: int) -> None:
     """Run rounds on any engine.
 
     Parameters
@@ -43,23 +44,24 @@ def run_rounds(grid: Grid, folder: Path, rounds: int, *, timeout: float = 3600.0
     folder : Path
         The coordinator's folder with `recipe.json` and `rounds`.
     rounds : int
-        How many rounds to run now.
-    timeout : float
-        Seconds for which replies are awaited in each half of a round.
+        How many rounds to run now; fewer when the coordinator is paused or the hours end.
     """
-    recipe = Recipe.read(folder / RECIPE_NAME)
+    files = CoordinatorFiles(folder)
+    recipe = Recipe.read(files.recipe)
     model = build_personalised_model(recipe)
     store = CheckpointStore(folder)
     store.remove_unfinished()
-    shared = store.newest(recipe.hash)
-    if shared is None:
-        shared = model.shared_state()
-    strategy = CheckedFedAvg(recipe.hash, model.shared_spec(), recipe.minimum_sites, store)
-    strategy.start(
+
+    def may_start() -> bool:
+        now = datetime.datetime.now().astimezone().time()
+        return not files.paused.exists() and recipe.federation.may_start(now)
+
+    runner = RoundRunner(
         grid,
-        shared_record(shared),
-        num_rounds=rounds,
-        timeout=timeout,
-        train_config=config_record(recipe.hash),
-        evaluate_config=config_record(recipe.hash),
+        recipe,
+        model.shared_spec(),
+        model.shared_state(),
+        store,
+        name_of=SiteList(files.sites).name_of,
     )
+    runner.run(rounds, may_start=may_start)

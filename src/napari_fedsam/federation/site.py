@@ -3,19 +3,23 @@
 import atexit
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
-from napari_fedsam.federation.audit import bytes_sent
+from napari_fedsam.federation.audit import AuditLine, bytes_sent, read_audit
+from napari_fedsam.federation.connection_test import Check, ConnectionTest
 from napari_fedsam.federation.errors import FederationError
+from napari_fedsam.federation.invitation import Invitation
 from napari_fedsam.federation.keys import ensure_key_pair
 from napari_fedsam.federation.node_processes import NODE, SUPEREXEC, start_node
 from napari_fedsam.federation.node_report import connection_report, reason_of_end
 from napari_fedsam.federation.processes import ProcessTable
-from napari_fedsam.federation.profile import SiteProfile
 from napari_fedsam.federation.site_files import SiteFiles
+from napari_fedsam.federation.site_settings import SiteSettings
 from napari_fedsam.federation.site_state import Phase, SiteState
 from napari_fedsam.federation.site_status import SiteStatus
 from napari_fedsam.training.versions import VersionStore
@@ -53,9 +57,10 @@ class Site:
         self.refresh()
 
     @property
-    def profile(self) -> SiteProfile | None:
-        """The installed federation profile, or None."""
-        return SiteProfile.read(self.files.profile) if self.files.profile.exists() else None
+    def invitation(self) -> Invitation | None:
+        """The invitation that was imported, or None."""
+        path = self.files.invitation
+        return Invitation.read(path) if path.exists() else None
 
     @property
     def public_key(self) -> str:
@@ -67,17 +72,49 @@ class Site:
         """Whether the coordinator has accepted this site's node, which still runs."""
         return self._table.running(NODE) and self.files.node.exists()
 
-    def install(self, profile: SiteProfile) -> None:
-        """Make this the site's federation.
+    @property
+    def settings(self) -> SiteSettings:
+        """What the user has set about taking part."""
+        return SiteSettings.read(self.files.settings)
+
+    def change_settings(self, **changes: Any) -> SiteSettings:
+        """Change settings; a pause takes effect with the next round.
 
         Raises
         ------
         FederationError
-            When the site is in a federation now.
+            When a value cannot be used.
         """
+        try:
+            changed = SiteSettings.model_validate({**self.settings.model_dump(), **changes})
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise FederationError(
+                f"The setting {first['loc'][0]} cannot be {first['input']!r}: {first['msg']}."
+            ) from error
+        changed.write(self.files.settings)
+        return changed
+
+    def test_connection(self) -> Iterator[Check]:
+        """Test what joining needs, step by step; takes seconds and talks to the network."""
+        return ConnectionTest(self.files, joined=self._table.running(NODE)).steps()
+
+    def audit(self) -> list[AuditLine]:
+        """Return a line for every message that left this site, oldest first."""
+        return read_audit(self.files.audit)
+
+    def import_invitation(self, invitation: Invitation) -> None:
+        """Make this the site's federation; compare the invitation's fingerprint before.
+
+        Raises
+        ------
+        FederationError
+            When the site takes part in a federation now, or the invitation was changed.
+        """
+        invitation.check_signature()
         if self._table.records():
-            raise FederationError("Leave the present federation before installing another profile.")
-        profile.install(self.files.site)
+            raise FederationError("Leave the present federation before importing an invitation.")
+        invitation.install(self.files.site)
         self.refresh()
 
     def join(self, *, detached: bool = False, threads: int | None = None) -> None:
@@ -88,12 +125,12 @@ class Site:
         detached : bool
             Whether they outlive this program; otherwise they end with it, however it ends.
         threads : int, optional
-            Threads for training; half of the processors by default.
+            Threads for training; by default the site's setting.
 
         Raises
         ------
         FederationError
-            When there is no profile, the federation runs another version of the app, or another
+            When there is no invitation, the federation runs another version of the app, or another
             program has joined with this folder.
         """
         with self._changing:
@@ -103,8 +140,8 @@ class Site:
             self.refresh()
 
     def _join(self, *, detached: bool, threads: int | None) -> None:
-        profile = SiteProfile.read(self.files.profile)
-        profile.check_runs_here()
+        invitation = Invitation.read(self.files.invitation)
+        invitation.check_runs_here()
         self._take_lock()
         try:
             # Left over from a program that was killed.
@@ -114,7 +151,9 @@ class Site:
             if detached:
                 # The node takes the lock over and holds it as long as it lives.
                 self._lock.release(force=True)
-            start_node(self._table, self.files, profile, detached=detached, threads=threads)
+            if threads is None:
+                threads = self.settings.threads
+            start_node(self._table, self.files, invitation, detached=detached, threads=threads)
         except BaseException:
             self._table.end_all()
             self._lock.release(force=True)
@@ -173,7 +212,7 @@ class Site:
     def _refresh(self) -> None:
         status = SiteStatus.read(self.files.status)
         phase, message = self._phase(status)
-        self._refresh_profile()
+        self._refresh_federation()
         self._refresh_bytes()
         self.state.round = status.round
         self.state.rounds_joined = status.rounds_joined
@@ -204,10 +243,10 @@ class Site:
             return Phase.CONNECTING, report
         return status.phase, status.message
 
-    def _refresh_profile(self) -> None:
-        profile = self.profile
-        self.state.federation = profile.federation if profile else ""
-        self.state.address = profile.address if profile else ""
+    def _refresh_federation(self) -> None:
+        invitation = self.invitation
+        self.state.federation = invitation.federation if invitation else ""
+        self.state.address = invitation.address if invitation else ""
 
     def _refresh_bytes(self) -> None:
         size = self.files.audit.stat().st_size if self.files.audit.exists() else 0

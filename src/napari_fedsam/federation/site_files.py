@@ -42,9 +42,9 @@ class SiteFiles:
         return self.site / "cache"
 
     @property
-    def profile(self) -> Path:
-        """Return the file of the federation profile."""
-        return self.folder / "profile.json"
+    def invitation(self) -> Path:
+        """Return the file of the invitation that was imported."""
+        return self.folder / "invitation.json"
 
     @property
     def recipe(self) -> Path:
@@ -80,6 +80,16 @@ class SiteFiles:
     def audit(self) -> Path:
         """Return the log of every message that left this site."""
         return self.folder / "audit.jsonl"
+
+    @property
+    def sent(self) -> Path:
+        """Return the folder of the last messages that left this site."""
+        return self.folder / "sent"
+
+    @property
+    def settings(self) -> Path:
+        """Return what the user has set about taking part."""
+        return self.folder / "settings.json"
 
     @property
     def pending(self) -> Path:

@@ -32,9 +32,9 @@ class SiteState:
     message : str
         One sentence that explains the phase; the reason and the remedy when it is an error.
     federation : str
-        Name of the federation, "" without a profile.
+        Name of the federation, "" without an invitation.
     address : str
-        Address of the coordinator as `host:port`, "" without a profile.
+        Address of the coordinator as `host:port`, "" without an invitation.
     round : int
         Newest round that this site took part in, 0 for none.
     rounds_joined : int

@@ -27,6 +27,8 @@ class SiteStatus(BaseModel):
         Newest round seen.
     rounds_joined : int
         Rounds to which this site sent an update.
+    trained_cases : int
+        Training cases that the last training had.
     dice_history : tuple of (int, float)
         Round and mean Dice of its model on this site's held-out cases.
     """
@@ -38,6 +40,7 @@ class SiteStatus(BaseModel):
     message: str = ""
     round: int = 0
     rounds_joined: int = 0
+    trained_cases: int = 0
     dice_history: tuple[tuple[int, float], ...] = ()
 
     @classmethod

@@ -41,21 +41,32 @@ class MixtureOfExperts(nn.Module):
 
     def gate_weights(self, x: torch.Tensor) -> torch.Tensor:
         """Return the experts' weights for tokens (B, n, d): (B, 1 or n, experts), summing to 1."""
+        return self._of_top_k(self._probabilities(x))
+
+    def _probabilities(self, x: torch.Tensor) -> torch.Tensor:
         seen = x.mean(dim=1, keepdim=True) if self.per_image else x
-        weights = self.gate(seen).float().softmax(dim=-1)
-        kept, chosen = weights.topk(self.top_k, dim=-1)
-        sparse = torch.zeros_like(weights).scatter(-1, chosen, kept)
+        probabilities: torch.Tensor = self.gate(seen).float().softmax(dim=-1)
+        return probabilities
+
+    def _of_top_k(self, probabilities: torch.Tensor) -> torch.Tensor:
+        kept, chosen = probabilities.topk(self.top_k, dim=-1)
+        sparse = torch.zeros_like(probabilities).scatter(-1, chosen, kept)
         return sparse / sparse.sum(dim=-1, keepdim=True)
 
-    def _imbalance(self, weights: torch.Tensor) -> torch.Tensor:
-        """Return experts * sum(share of answers * mean weight), as in Switch Transformers."""
+    def _imbalance(self, probabilities: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Return experts * sum(share of answers * mean probability), as in Switch Transformers.
+
+        The probabilities are those before the cut, so that experts that do not answer learn, too.
+        """
         used = (weights > 0).float().mean(dim=(0, 1)) / self.top_k
-        return len(used) * (used * weights.mean(dim=(0, 1))).sum()
+        return len(used) * (used * probabilities.mean(dim=(0, 1))).sum()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map tokens (B, n, d) to (B, n, d)."""
-        weights = self.gate_weights(x)
-        self.imbalance = self._imbalance(weights) if torch.is_grad_enabled() else None
+        probabilities = self._probabilities(x)
+        weights = self._of_top_k(probabilities)
+        learns = torch.is_grad_enabled()
+        self.imbalance = self._imbalance(probabilities, weights) if learns else None
         weights = weights.to(x.dtype)
         experts, hidden, width = self.down.shape
         # All experts as one wide bottleneck: two matrix products, then the gate in between.

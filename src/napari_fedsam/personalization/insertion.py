@@ -30,12 +30,17 @@ _VIT = _BlockKind("blocks", mlp_has_norm=False, norm=nn.LayerNorm)
 
 
 def transformer_blocks(encoder: nn.Module) -> list[nn.Module]:
-    """Return an encoder's attention blocks in the order in which they run."""
+    """Return an encoder's attention blocks, with or without adapters, in the order they run."""
     return [
         module
         for module in encoder.modules()
-        if hasattr(module, "attn") and hasattr(module, "mlp") and hasattr(module.attn, "qkv")
+        if hasattr(module, "attn") and hasattr(module, "mlp") and _has_queries(module.attn)
     ]
+
+
+def _has_queries(attention: object) -> bool:
+    # An adapter keeps the attention that it follows under this name.
+    return hasattr(getattr(attention, "attention", attention), "qkv")
 
 
 def insert_modules(encoder: nn.Module, method: Method, options: MethodOptions) -> None:

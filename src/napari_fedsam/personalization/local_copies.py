@@ -6,8 +6,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-# What new shared parameters do to the copies: nothing; replace them; shift them.
-Following = Literal["kept", "restarted", "shifted"]
+Following = Literal["kept", "shifted"]
 
 
 class LocalCopies(nn.Module):
@@ -21,9 +20,9 @@ class LocalCopies(nn.Module):
     network : torch.nn.Module
     names : sequence of str
         The parameters that are copied; a copy's name has slashes for dots.
-    following : {"kept", "restarted", "shifted"}
-        Whether new shared parameters leave the copies alone, replace them, or shift them by as
-        much as the shared ones moved. Shifted copies are stored as their distance.
+    following : {"kept", "shifted"}
+        Whether the copies stay when the shared parameters move, or move along, so that their
+        distance stays.
     """
 
     def __init__(self, network: nn.Module, names: Sequence[str], following: Following) -> None:
@@ -51,10 +50,9 @@ class LocalCopies(nn.Module):
     @torch.no_grad()
     def follow(self, copy: nn.Parameter, before: torch.Tensor, now: torch.Tensor) -> None:
         """Adjust a copy to a shared parameter's new value."""
-        if self.following == "restarted":
-            copy.copy_(now)
-        elif self.following == "shifted":
-            copy.add_(now - before)
+        if self.following == "shifted":
+            # In this order, so that a copy that equals its original goes on doing so exactly.
+            copy.copy_(now + (copy - before))
 
 
 def copy_name(prefix: str, parameter: str) -> str:

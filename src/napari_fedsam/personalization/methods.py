@@ -72,9 +72,9 @@ class Method:
     finale : tuple of Phase
         What it trains after the last round's, with the passes that `personalise` would have had
         in all rounds.
-    copies : {"none", "kept", "restarted"}
-        Whether a site has a copy of its own of every shared parameter, and whether new shared
-        parameters leave the copies as they are or take their place.
+    copies : {"none", "kept", "shifted"}
+        Whether a site has a copy of its own of every shared parameter, and whether the copies stay
+        as they are when the shared parameters move, or move along.
     decoder : {"frozen", "shared", "local"}, optional
         Where the method itself says who owns the decoder.
     local_norms : bool
@@ -99,7 +99,7 @@ class Method:
     inserts: frozenset[Module] = frozenset()
     personalise: tuple[Phase, ...] = ()
     finale: tuple[Phase, ...] = ()
-    copies: Literal["none", "kept", "restarted"] = "none"
+    copies: Literal["none", "kept", "shifted"] = "none"
     decoder: Owner | None = None
     local_norms: bool = False
     low_level: bool = False
@@ -156,11 +156,11 @@ class Method:
                 )
 
 
-_COMMON = frozenset({"blocks", "decoder", "structure_tokens"})
+_COMMON = frozenset({"decoder", "structure_tokens"})
 _OPTIONS_OF: dict[Module, frozenset[str]] = {
-    "lora": frozenset({"lora_rank", "lora_alpha", "lora_targets"}),
+    "lora": frozenset({"blocks", "lora_rank", "lora_alpha", "lora_targets"}),
     "experts": frozenset(
-        {"experts", "expert_width", "top_k", "gate", "expert_owner", "load_balance"}
+        {"blocks", "experts", "expert_width", "top_k", "gate", "expert_owner", "load_balance"}
     ),
     "adapters": frozenset(),
 }
@@ -215,7 +215,7 @@ METHODS = {
             shared=(_LORA,),
             update=(Phase("shared", personal=False),),
             finale=(Phase("local"),),
-            copies="restarted",
+            copies="shifted",
         ),
         Method(
             "local",

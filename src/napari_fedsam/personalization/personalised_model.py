@@ -174,6 +174,15 @@ class PersonalisedModel(nn.Module):
             for layer in layers:
                 layer.eval()
 
+    @contextmanager
+    def copies_following(self) -> Iterator[None]:
+        """Let this site's copies move along with what training does to the shared parameters."""
+        before = {name: self._parameters_by_name[name].detach().clone() for name in self._copy_of}
+        yield
+        for name, copy in self._copy_of.items():
+            now = self._parameters_by_name[name]
+            self.local_copies.follow(self._parameters_by_name[copy], before[name], now)
+
     def expert_imbalance(self) -> torch.Tensor | None:
         """Return the mean imbalance of the experts in the last forward pass; None without any."""
         found = [
@@ -229,12 +238,9 @@ class PersonalisedModel(nn.Module):
         """
         parameters = self.parameters_of("shared")
         _check(parameters, state, "shared")
-        for name, copy in self._copy_of.items():
-            before = parameters[name]
-            now = state[name].to(before.device)
-            self.local_copies.follow(self._parameters_by_name[copy], before, now)
-        for name, parameter in parameters.items():
-            parameter.copy_(state[name])
+        with self.copies_following():
+            for name, parameter in parameters.items():
+                parameter.copy_(state[name])
         self._shared_was_loaded = True
         return self._refreshed()
 

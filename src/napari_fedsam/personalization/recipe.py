@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from napari_fedsam.cases.case import Structure
 from napari_fedsam.files import write_text_atomically
 from napari_fedsam.personalization.errors import RecipeError
+from napari_fedsam.personalization.federation_options import FederationOptions
 from napari_fedsam.personalization.method_options import MethodOptions, Options, Share
 from napari_fedsam.personalization.methods import method_named
 
@@ -90,6 +91,8 @@ class Recipe(Options):
         Sites that must reply before a round counts.
     minimum_cases : int
         Training cases that a site needs before it takes part in a round.
+    federation : FederationOptions
+        How updates are combined and checked.
     seed : int
         Seed of the inserted modules and of every site's sampling.
     """
@@ -103,6 +106,7 @@ class Recipe(Options):
     rounds: int = Field(default=10, ge=1)
     minimum_sites: int = Field(default=2, ge=1)
     minimum_cases: int = Field(default=1, ge=1)
+    federation: FederationOptions = FederationOptions()
     seed: int = 0
 
     @model_validator(mode="after")
@@ -115,6 +119,18 @@ class Recipe(Options):
     @model_validator(mode="after")
     def _check_method(self) -> Self:
         method_named(self.method).check_options(self.options)
+        return self
+
+    @model_validator(mode="after")
+    def _check_federation(self) -> Self:
+        self.federation.check_sites(self.minimum_sites)
+        if method_named(self.method).aggregation == "average":
+            return self
+        if self.federation.aggregation != "fedavg" or self.federation.privacy is not None:
+            raise ValueError(
+                f"the method {self.method} makes an average for each site by itself: leave "
+                "federation.aggregation and federation.privacy out"
+            )
         return self
 
     @property

@@ -27,6 +27,9 @@ _ASKED_AGAIN_TOGETHER = 3
 
 Rank = tuple[float, float]
 
+MOST_SINGLE_CUTS = 3
+"""With more negative clicks, boxes are cut short of all at once only, to keep the batch small."""
+
 
 def candidate_boxes(
     prompts: Prompts, shape: tuple[int, int], previous: NDArray[np.bool_] | None = None
@@ -65,8 +68,14 @@ def candidate_boxes(
                 float(high[1] + half),
             )
         )
-    boxes += [cut for box in boxes for cut in _cuts(box, prompts.negatives, low, high)]
-    return list(dict.fromkeys(_clipped(box, shape) for box in boxes))
+    negatives = prompts.negatives
+    cuts: list[Box] = []
+    if len(negatives) <= MOST_SINGLE_CUTS:
+        cuts += [cut for box in boxes for cut in _cuts(box, negatives, low, high)]
+    if len(negatives) > 1:
+        cuts += [_cut_short_of_all(box, negatives, low, high) for box in boxes]
+    boxes += cuts
+    return list(dict.fromkeys(clipped(box, shape) for box in boxes))
 
 
 def _union(box: Box, low: NDArray[np.float32], high: NDArray[np.float32]) -> Box:
@@ -105,7 +114,26 @@ def _cuts(
     return cuts
 
 
-def _clipped(box: Box, shape: tuple[int, int]) -> Box:
+def _cut_short_of_all(
+    box: Box,
+    negatives: NDArray[np.float32],
+    low: NDArray[np.float32],
+    high: NDArray[np.float32],
+) -> Box:
+    """Return the box cut short of every negative click, each time on the side that costs least."""
+    for negative in negatives:
+        cuts = _cuts(box, negative[None], low, high)
+        if cuts:
+            box = max(cuts, key=_area)
+    return box
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def clipped(box: Box, shape: tuple[int, ...]) -> Box:
+    """Return the part of a box that lies in an image of shape (H, W)."""
     height, width = shape
     x0, x1 = np.clip((box[0], box[2]), 0, width - 1)
     y0, y1 = np.clip((box[1], box[3]), 0, height - 1)
@@ -211,8 +239,26 @@ def _dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     return 2 * int((a & b).sum()) / total if total else 0.0
 
 
-def clicked_components(mask: NDArray[np.bool_], prompts: Prompts) -> NDArray[np.bool_]:
-    """Keep the components of a mask that hold a positive click; all of them when none does."""
+def clicked_components(
+    mask: NDArray[np.bool_],
+    prompts: Prompts,
+    previous: NDArray[np.bool_] | None = None,
+) -> NDArray[np.bool_]:
+    """Keep the components of a mask that were asked for.
+
+    Parameters
+    ----------
+    mask : bool array of shape (H, W)
+    prompts : Prompts
+        A component with a positive click is kept.
+    previous : bool array of shape (H, W), optional
+        The mask that is being corrected: a component that it has pixels of is kept too.
+
+    Returns
+    -------
+    bool array of shape (H, W)
+        The mask itself where nothing is dropped, or nothing would be left.
+    """
     from scipy import ndimage
 
     components, count = ndimage.label(mask)
@@ -221,5 +267,17 @@ def clicked_components(mask: NDArray[np.bool_], prompts: Prompts) -> NDArray[np.
     height, width = mask.shape
     columns = np.clip(np.rint(prompts.positives[:, 0]).astype(int), 0, width - 1)
     rows = np.clip(np.rint(prompts.positives[:, 1]).astype(int), 0, height - 1)
-    clicked = set(components[rows, columns].tolist()) - {0}
-    return np.isin(components, list(clicked)) if clicked else mask
+    wanted = set(components[rows, columns].tolist())
+    if previous is not None:
+        wanted |= set(components[previous].tolist())
+    wanted -= {0}
+    return np.isin(components, list(wanted)) if 0 < len(wanted) < count else mask
+
+
+def overlapping_components(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Keep the components of a mask that overlap another mask of the same shape (H, W)."""
+    from scipy import ndimage
+
+    components, _ = ndimage.label(mask)
+    wanted = set(components[other].tolist()) - {0}
+    return np.isin(components, list(wanted))

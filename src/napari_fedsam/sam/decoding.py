@@ -48,12 +48,13 @@ def decode(
     batch = max(len(sparse), len(features))
     sparse = sparse.expand(batch, -1, -1)
     sparse = torch.cat([model.structure_tokens(structure, batch), sparse], dim=1)
+    # Decoders begin with the sum of both. segment-anything's repeats the images for every prompt,
+    # so that several of them can only be handed over within the other.
     low_res, scores = model.mask_decoder(
-        # The decoder repeats a single image itself.
-        image_embeddings=features,
+        image_embeddings=torch.zeros_like(features[:1]),
         image_pe=encoder.get_dense_pe(),  # type: ignore[operator]
         sparse_prompt_embeddings=sparse,
-        dense_prompt_embeddings=dense.expand(batch, -1, -1, -1),
+        dense_prompt_embeddings=features + dense.expand(batch, -1, -1, -1),
         multimask_output=False,
     )
     return low_res, scores

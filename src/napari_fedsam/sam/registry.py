@@ -140,6 +140,22 @@ def load_model(
     return _build(None, path.stem, path)
 
 
+def network_without_weights(name: str) -> PromptableModel:
+    """Build a registered model's network for counting, large ones without any storage.
+
+    Raises
+    ------
+    ModelError
+        When the name is unknown.
+    """
+    if name not in _MODELS:
+        raise ModelError(f"There is no model named '{name}': choose one of {', '.join(_MODELS)}.")
+    architecture = _MODELS[name].architecture
+    # LiteMedSAM's code computes with tensors while it is built.
+    with torch.device("cpu" if architecture == "lite_medsam" else "meta"):
+        return _network(architecture, name)
+
+
 def _checkpoint_of(info: ModelInfo, progress: ProgressCallback | None) -> Path:
     if info.name == DEFAULT_MODEL:
         return _verified(embedded_checkpoint(), info)

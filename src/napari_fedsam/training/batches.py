@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from napari_fedsam.sam.preprocessing import mask_to_input
 from napari_fedsam.sam.prompts import box_of_mask
-from napari_fedsam.training.feature_cache import CachedEncoder
+from napari_fedsam.training.feature_cache import TrainingEncoder
 from napari_fedsam.training.samples import TrainingSample
 from napari_fedsam.training.variants import variant
 
 # Side in pixels of the decoder's low-resolution masks, for every Segment Anything model here.
 MASK_SIDE = 256
+# The same in every round and for every seed: variants are encoded only once.
+_VARIANT_SEED = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +55,7 @@ class Batches:
     Parameters
     ----------
     samples : sequence of TrainingSample
-    encoder : CachedEncoder
+    encoder : TrainingEncoder
     seed : int
     augmentations : int
         Variants per image beside the original.
@@ -64,7 +66,7 @@ class Batches:
     def __init__(
         self,
         samples: Sequence[TrainingSample],
-        encoder: CachedEncoder,
+        encoder: TrainingEncoder,
         *,
         seed: int,
         augmentations: int,
@@ -72,7 +74,6 @@ class Batches:
     ) -> None:
         self._images = _grouped_by_image(samples)
         self._encoder = encoder
-        self._seed = seed
         self._augmentations = augmentations
         self._box_jitter = box_jitter
         self.random = np.random.default_rng(seed)
@@ -122,7 +123,7 @@ class Batches:
         features, image_of, samples = [], [], []
         for position, index in enumerate(indices):
             number = int(self.random.integers(self._augmentations + 1))
-            varied = [variant(sample, number, seed=self._seed) for sample in self._images[index]]
+            varied = [variant(sample, number, seed=_VARIANT_SEED) for sample in self._images[index]]
             features.append(self._encoder.prefix(varied[0].image))
             image_of += [position] * len(varied)
             samples += varied
@@ -154,4 +155,5 @@ def _grouped_by_image(samples: Sequence[TrainingSample]) -> list[list[TrainingSa
         shape = str(sample.image.shape).encode()
         key = hashlib.sha256(shape + sample.image.tobytes()).digest()
         groups.setdefault(key, []).append(sample)
-    return list(groups.values())
+    # In an order that depends on the content alone, wherever the samples come from.
+    return [sorted(groups[key], key=lambda sample: sample.structure) for key in sorted(groups)]

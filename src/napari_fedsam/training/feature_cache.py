@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -65,6 +66,46 @@ class FeatureCache:
             _log.warning("Encoder features could not be kept in %s: %s", self._folder, error)
 
 
+class TrainingEncoder(Protocol):
+    """An image encoder in two halves, of which the first is not trained."""
+
+    device: torch.device
+    bf16: bool
+    input_size: int
+
+    def prefix(self, image: NDArray[np.uint8]) -> torch.Tensor:
+        """Return the first half's output for an image of shape (H, W[, 3])."""
+        ...
+
+    def suffix(self, features: torch.Tensor) -> torch.Tensor:
+        """Run the second half to the embedding (B, 256, h, w)."""
+        ...
+
+
+class PlainEncoder:
+    """The whole encoder in float32 at every step, for comparison.
+
+    Parameters
+    ----------
+    model : PromptableModel
+    """
+
+    def __init__(self, model: PromptableModel) -> None:
+        self._model = model
+        self.device = next(model.mask_decoder.parameters()).device
+        self.bf16 = False
+        self.input_size = model.input_size
+
+    def prefix(self, image: NDArray[np.uint8]) -> torch.Tensor:
+        """Return the encoder's input."""
+        return self._model.preprocess(image).to(self.device)
+
+    def suffix(self, features: torch.Tensor) -> torch.Tensor:
+        """Run the encoder."""
+        embedding: torch.Tensor = self._model.image_encoder(features)
+        return embedding
+
+
 class CachedEncoder:
     """An image encoder that computes the frozen prefix of each image only once.
 
@@ -87,7 +128,9 @@ class CachedEncoder:
         key = self._split.key(image)
         features = self._cache.get(key)
         if features is None:
-            features = self._split.prefix(self._model.preprocess(image)).to(torch.bfloat16)
+            # Laid out as it will come out of the cache, so that later sums are the same to the bit.
+            computed = self._split.prefix(self._model.preprocess(image))
+            features = computed.to(torch.bfloat16).contiguous()
             self._cache.put(key, features)
         return features.to(self.device, torch.float32)
 

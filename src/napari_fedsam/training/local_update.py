@@ -16,7 +16,7 @@ from napari_fedsam.personalization.personalised_model import PersonalisedModel
 from napari_fedsam.sam.host_memory import keep_freed_memory
 from napari_fedsam.training.batches import Batches
 from napari_fedsam.training.errors import CancelledError, TrainingError
-from napari_fedsam.training.feature_cache import CachedEncoder, FeatureCache
+from napari_fedsam.training.feature_cache import CachedEncoder, FeatureCache, TrainingEncoder
 from napari_fedsam.training.phase_training import PhaseTraining
 from napari_fedsam.training.progress import Progress, ProgressMeter
 from napari_fedsam.training.prompted_loss import PromptedLoss
@@ -43,12 +43,15 @@ class LocalUpdate:
         Optimiser steps.
     loss : float
         Mean loss of the last pass over the images, in the last phase; NaN without any step.
+    losses : tuple of float
+        Of every step of the last phase.
     seconds : float
     """
 
     samples: int
     steps: int
     loss: float
+    losses: tuple[float, ...]
     seconds: float
 
 
@@ -71,6 +74,7 @@ def local_update(
     cancelled: Callable[[], bool] | None = None,
     cache: FeatureCache | None = None,
     resume: Path | None = None,
+    encoder: TrainingEncoder | None = None,
 ) -> LocalUpdate:
     """Train a personalised model in place, phase by phase, as its method declares.
 
@@ -95,6 +99,8 @@ def local_update(
     resume : Path, optional
         A file in which the state is kept from time to time; an update that was interrupted goes
         on from it, with the result that it would have had. It is removed at the end.
+    encoder : TrainingEncoder, optional
+        By default one that computes the frozen prefix of each image only once.
 
     Raises
     ------
@@ -106,9 +112,9 @@ def local_update(
     if not samples:
         raise TrainingError("There are no training cases: accept some masks first.")
     keep_freed_memory()
-    trainer = _Trainer(
-        model, samples, seed, round_number, FeatureCache() if cache is None else cache
-    )
+    if encoder is None:
+        encoder = CachedEncoder(model, FeatureCache() if cache is None else cache)
+    trainer = _Trainer(model, samples, seed, round_number, encoder)
     stretches = trainer.stretches(moment)
     with model.attention_biases_in_training():
         return trainer.run(stretches, progress, cancelled or (lambda: False), resume)
@@ -121,14 +127,13 @@ class _Trainer:
         samples: Sequence[TrainingSample],
         seed: int,
         round_number: int,
-        cache: FeatureCache,
+        encoder: TrainingEncoder,
     ) -> None:
         self.model = model
         self.options = model.recipe.training
         self.samples = samples
         self.seed = seed
         self.round_number = round_number
-        encoder = CachedEncoder(model, cache)
         self.batches = Batches(
             samples,
             encoder,
@@ -137,6 +142,7 @@ class _Trainer:
             box_jitter=self.options.box_jitter,
         )
         self.loss = PromptedLoss(model, encoder, self.batches.random)
+        self.losses: list[float] = []
 
     def stretches(self, moment: Moment) -> list[_Stretch]:
         """Return the phases that are due now with their steps."""
@@ -175,29 +181,45 @@ class _Trainer:
         done = sum(stretch.steps for stretch in stretches[:first]) + skipped
         total = sum(stretch.steps for stretch in stretches)
         meter = ProgressMeter(total, progress, done=done)
-        losses: list[float] = []
+
+        def before_step(number: int, step: int, training: PhaseTraining) -> None:
+            if cancelled():
+                raise CancelledError("Training was cancelled; the model in use is unchanged.")
+            if resume and step and step % _STEPS_BETWEEN_SAVES == 0:
+                here = {"phase": number, "step": step, "losses": self.losses}
+                here["batches"] = self.batches.state()
+                TrainingState(fingerprint, training.tensors(), here).write(resume)
+
         for number, stretch in enumerate(stretches[first:], start=first):
-            training = PhaseTraining(self.model, stretch.phase)
-            losses, begin = [], 0
-            if saved is not None:
-                training.restore(saved.tensors)
-                self.batches.load_state(saved.progress["batches"])
-                losses, begin, saved = list(saved.progress["losses"]), skipped, None
-            for step in range(begin, stretch.steps):
-                if cancelled():
-                    raise CancelledError("Training was cancelled; the model in use is unchanged.")
-                if resume and step and step % _STEPS_BETWEEN_SAVES == 0:
-                    here = {"phase": number, "step": step, "losses": losses}
-                    progressed = {**here, "batches": self.batches.state()}
-                    TrainingState(fingerprint, training.tensors(), progressed).write(resume)
-                rate = _rate(self._peak(), step, stretch.steps)
-                losses.append(self._step(training, rate))
-                meter.step()
+            with self.model.copies_following():
+                self._train(number, stretch, saved, before_step, meter)
+            saved = None
         if resume:
             resume.unlink(missing_ok=True)
-        tail = losses[-math.ceil(len(self.batches) / self.options.batch_size) :]
+        tail = self.losses[-math.ceil(len(self.batches) / self.options.batch_size) :]
         loss = float(np.mean(tail)) if tail else math.nan
-        return LocalUpdate(len(self.samples), total, loss, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return LocalUpdate(len(self.samples), total, loss, tuple(self.losses), seconds)
+
+    def _train(
+        self,
+        number: int,
+        stretch: _Stretch,
+        saved: TrainingState | None,
+        before_step: Callable[[int, int, PhaseTraining], None],
+        meter: ProgressMeter,
+    ) -> None:
+        training = PhaseTraining(self.model, stretch.phase)
+        self.losses, begin = [], 0
+        if saved is not None:
+            training.restore(saved.tensors)
+            self.batches.load_state(saved.progress["batches"])
+            self.losses, begin = list(saved.progress["losses"]), int(saved.progress["step"])
+        for step in range(begin, stretch.steps):
+            before_step(number, step, training)
+            rate = _rate(self._peak(), step, stretch.steps)
+            self.losses.append(self._step(training, rate))
+            meter.step()
 
     def _peak(self) -> float:
         passed = min(1.0, (self.round_number - 1) / self.model.recipe.rounds)

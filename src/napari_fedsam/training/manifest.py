@@ -117,9 +117,15 @@ def read_binary_mask(path: Path) -> NDArray[np.bool_]:
     -------
     bool array of shape (H, W)
     """
-    pixels = _one_slice(path).pixels[0]
-    mask: NDArray[np.bool_] = (pixels if pixels.ndim == 2 else pixels.max(axis=-1)) > 0
+    mask: NDArray[np.bool_] = read_label_mask(path) > 0
     return mask
+
+
+def read_label_mask(path: Path) -> NDArray[np.integer]:
+    """Read a 2-D mask with its values, of shape (H, W)."""
+    pixels = _one_slice(path).pixels[0]
+    labels: NDArray[np.integer] = pixels if pixels.ndim == 2 else pixels.max(axis=-1)
+    return labels
 
 
 def _one_slice(path: Path) -> Scan:

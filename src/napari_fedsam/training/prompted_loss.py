@@ -10,7 +10,7 @@ from napari_fedsam.personalization.recipe import PromptShares
 from napari_fedsam.sam.decoding import decode
 from napari_fedsam.training.batches import MASK_SIDE, Batch
 from napari_fedsam.training.click_simulation import random_clicks
-from napari_fedsam.training.feature_cache import CachedEncoder
+from napari_fedsam.training.feature_cache import TrainingEncoder
 from napari_fedsam.training.losses import distillation_loss, score_loss, segmentation_loss
 
 _MOST_CLICKS = 3
@@ -46,14 +46,14 @@ class PromptedLoss:
     Parameters
     ----------
     model : PersonalisedModel
-    encoder : CachedEncoder
+    encoder : TrainingEncoder
         Of the same model.
     random : numpy.random.Generator
         Decides between boxes and clicks, and where clicks are.
     """
 
     def __init__(
-        self, model: PersonalisedModel, encoder: CachedEncoder, random: np.random.Generator
+        self, model: PersonalisedModel, encoder: TrainingEncoder, random: np.random.Generator
     ) -> None:
         self._model = model
         self._encoder = encoder

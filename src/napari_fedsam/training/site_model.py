@@ -38,3 +38,27 @@ def load_site_model(site_folder: Path, recipe: Recipe) -> tuple[PersonalisedMode
         return model, None
     store.load_into(model, version)
     return model, version
+
+
+def model_in_training(site_folder: Path, recipe: Recipe) -> PersonalisedModel:
+    """Return the newest model of a site, which need not be the one in use.
+
+    Parameters are trained on from time to time, whatever was judged in between.
+
+    Parameters
+    ----------
+    site_folder : Path
+        The site's home folder.
+    recipe : Recipe
+
+    Raises
+    ------
+    VersionError
+        When the newest version is damaged.
+    """
+    model = build_personalised_model(recipe)
+    versions = VersionStore(site_folder / "versions")
+    newest = versions.newest(recipe.hash)
+    if newest is not None:
+        versions.load_into(model, newest)
+    return model

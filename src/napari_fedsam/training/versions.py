@@ -91,6 +91,11 @@ class VersionStore:
                 continue
         return found
 
+    def newest(self, recipe_hash: str) -> Version | None:
+        """Return the newest version of a recipe, used or not; None without any."""
+        found = [version for version in self.versions() if version.recipe_hash == recipe_hash]
+        return found[-1] if found else None
+
     def active(self) -> Version | None:
         """Return the version in use; None while the site uses the base model."""
         try:

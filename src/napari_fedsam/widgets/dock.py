@@ -11,9 +11,11 @@ from qtpy.QtCore import QEvent, Qt, QTimer, Signal
 from qtpy.QtWidgets import QFrame, QLabel, QScrollArea, QVBoxLayout, QWidget
 
 from napari_fedsam import __version__
+from napari_fedsam.annotation.errors import AnnotationError
 from napari_fedsam.annotation.model_in_use import ModelInUse
 from napari_fedsam.annotation.model_source import SITE_MODEL, ModelSource
 from napari_fedsam.annotation.session import AnnotationSession
+from napari_fedsam.annotation.volume_tools import fill_holes, largest_component, smooth
 from napari_fedsam.cases.case import Structure
 from napari_fedsam.cases.store import CaseStore
 from napari_fedsam.errors import FedSamError
@@ -25,9 +27,11 @@ from napari_fedsam.widgets.cases_section import CasesSection
 from napari_fedsam.widgets.encode_ahead import EncodeAhead
 from napari_fedsam.widgets.federation_section import FederationSection
 from napari_fedsam.widgets.inference import InferenceLoop
-from napari_fedsam.widgets.keys import bind_keys, unbind_keys
+from napari_fedsam.widgets.key_list import show_keys
+from napari_fedsam.widgets.keys import ACTION_CALLS, bind_keys, unbind_keys
 from napari_fedsam.widgets.layers import scan_of
 from napari_fedsam.widgets.mask_layers import ROLE_KEY
+from napari_fedsam.widgets.mask_prompts import MaskPrompts
 from napari_fedsam.widgets.model_loading import ModelLoading
 from napari_fedsam.widgets.model_section import ModelSection
 from napari_fedsam.widgets.prompt_layers import Tool
@@ -36,9 +40,15 @@ from napari_fedsam.widgets.scan_display import ScanDisplay
 from napari_fedsam.widgets.scan_opening import ScanOpening
 from napari_fedsam.widgets.scan_section import ScanSection
 from napari_fedsam.widgets.section_parts import Section
+from napari_fedsam.widgets.session_panel import SessionPanel
+from napari_fedsam.widgets.session_section import SessionSection
 from napari_fedsam.widgets.site_panel import SitePanel
 from napari_fedsam.widgets.structure_panel import StructurePanel
 from napari_fedsam.widgets.structure_section import StructureSection
+from napari_fedsam.widgets.training_panel import TrainingPanel
+from napari_fedsam.widgets.training_section import TrainingSection
+from napari_fedsam.widgets.volume_panel import VolumePanel
+from napari_fedsam.widgets.volume_section import VolumeSection
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -80,6 +90,18 @@ class FedSamWidget(QWidget):
         self._site_panel = SitePanel(
             Site(self.site_folder), self.federation_section, self.background, self._tell
         )
+        self._session_panel = SessionPanel(
+            self.session,
+            self.session_section,
+            self.site_folder / "sessions",
+            self.background,
+            self._tell,
+            open_scan=self.open_scan,
+        )
+        self._volume_panel = VolumePanel(
+            self.session, self.volume_section, self.background, self._tell
+        )
+        self._mask_prompts = MaskPrompts(viewer, self.session, self.background, self._tell)
         self._case_panel = CasePanel(self.session, self.cases_section, self.background, self._tell)
         self._structure_panel = StructurePanel(
             self.session,
@@ -88,9 +110,15 @@ class FedSamWidget(QWidget):
             self.background,
             self._tell,
         )
+        self._training_panel = TrainingPanel(
+            self._models.source, self.store, self.training_section, self._tell
+        )
         self._connect()
         self._lay_out()
         bind_keys(viewer, self)
+        # napari's own key bindings know no question mark.
+        self._canvas = viewer.window._qt_viewer.canvas.native
+        self._canvas.installEventFilter(self)
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._refresh)
         self._timer.start(REFRESH_MS)
@@ -101,13 +129,18 @@ class FedSamWidget(QWidget):
 
     def _build_sections(self) -> None:
         view = self.session.view
+        self.session_section = SessionSection()
         self.scan_section = ScanSection(self.viewer, view)
         self.model_section = ModelSection()
         self.structure_section = StructureSection(view)
         self.prompt_section = PromptSection(self.session, self.do)
+        self.session_section.save_wanted.connect(self.save_session)
+        self.session_section.open_wanted.connect(self.open_session)
+        self.volume_section = VolumeSection(self.session.view, self.do)
         self.cases_section = CasesSection(
             self.store.folder, self.store.thumbnail_path, self.session.annotator
         )
+        self.training_section = TrainingSection()
         self.federation_section = FederationSection()
 
     def _connect(self) -> None:
@@ -124,7 +157,8 @@ class FedSamWidget(QWidget):
         self._models.loaded.connect(self._use_model)
         self._models.failed.connect(self._tell)
         self._models.activity.connect(self._show_loading)
-        self._site_panel.profile_installed.connect(self._profile_installed)
+        self._training_panel.finished.connect(self._models.follow_site)
+        self._site_panel.invitation_imported.connect(self._invitation_imported)
         self.background.idle_changed.connect(self.idle_changed)
         self.viewer.layers.events.inserted.connect(self._layer_inserted)
         self.viewer.layers.events.removed.connect(self._layer_removed)
@@ -137,12 +171,16 @@ class FedSamWidget(QWidget):
         column = QVBoxLayout(body)
         column.setContentsMargins(6, 4, 6, 4)
         column.setSpacing(6)
+        column.addWidget(self.session_section.offer)
         for title, section in (
             ("Scan", self.scan_section),
             ("Model", self.model_section),
             ("Structure", self.structure_section),
             ("Prompts", self.prompt_section),
+            ("Volume", self.volume_section),
             ("Cases", self.cases_section),
+            ("Training", self.training_section),
+            ("Session", self.session_section),
             ("Federation", self.federation_section),
         ):
             column.addWidget(Section(title, section))
@@ -199,9 +237,9 @@ class FedSamWidget(QWidget):
         return self._display.prompts.points
 
     @property
-    def boxes_layer(self) -> Any:
-        """The Shapes layer that holds boxes; None without a scan."""
-        return self._display.prompts.boxes
+    def shapes_layer(self) -> Any:
+        """The Shapes layer that holds boxes, lassos and scribbles; None without a scan."""
+        return self._display.prompts.shapes
 
     @property
     def edge_labels(self) -> dict[str, QLabel]:
@@ -210,8 +248,9 @@ class FedSamWidget(QWidget):
 
     def do(self, name: str) -> None:
         """Run an action of `keys.ACTIONS`; its errors are shown as notifications."""
+        method, argument = ACTION_CALLS[name]
         try:
-            getattr(self, name)()
+            getattr(self, method)(*argument)
         except FedSamError as error:
             self._tell(error)
 
@@ -237,6 +276,7 @@ class FedSamWidget(QWidget):
         if is_new and scan is not None:
             # Hashing every voxel takes a while on a large scan; accepting needs it.
             self.background.run("scan", lambda: scan.fingerprint, lambda _: None, self._tell)
+            self._session_panel.scan_opened(scan)
 
     def set_structure(self, structure: Structure | int | str) -> None:
         """Segment a structure: one on offer by value or name, or a new one."""
@@ -254,6 +294,34 @@ class FedSamWidget(QWidget):
         """Make the next drag a box."""
         self._display.prompts.choose(Tool.BOX)
 
+    def use_positive_scribble(self) -> None:
+        """Make the next drag a scribble over what belongs to the structure."""
+        self._display.prompts.choose(Tool.POSITIVE_SCRIBBLE)
+
+    def use_negative_scribble(self) -> None:
+        """Make the next drag a scribble over what does not belong to it."""
+        self._display.prompts.choose(Tool.NEGATIVE_SCRIBBLE)
+
+    def use_lasso(self) -> None:
+        """Make the next drag an outline around an object."""
+        self._display.prompts.choose(Tool.LASSO)
+
+    def touch_up(self) -> None:
+        """Paint on the answer with napari's brush."""
+        self._display.prompts.choose(Tool.TOUCH_UP)
+
+    def use_neighbour(self) -> None:
+        """Start from the mask of the neighbouring slice."""
+        self.session.use_neighbour()
+
+    def use_layer_mask(self) -> None:
+        """Start from the selected Labels layer, else from the segmentation."""
+        self._mask_prompts.use_layer()
+
+    def use_file_mask(self, path: Path | str | None = None) -> None:
+        """Start from a mask in a file; without one, ask for it."""
+        self._mask_prompts.use_file(path)
+
     def propose(self) -> None:
         """Ask the model for its proposal."""
         self.session.propose()
@@ -267,9 +335,55 @@ class FedSamWidget(QWidget):
         self.session.accept_absent()
 
     def undo(self) -> None:
-        """Take back the last prompt or accept."""
+        """Take back the last step: prompt, paint or accept."""
         if not self.session.undo():
             show_info("There is nothing to take back.")
+
+    def redo(self) -> None:
+        """Do again what was taken back."""
+        if not self.session.redo():
+            show_info("There is nothing to do again.")
+
+    def toggle_preserve(self) -> None:
+        """Spare what other structures cover, or overwrite it."""
+        self.session.set_preserve_others(not self.session.preserve_others)
+
+    def choose_structure(self, place: int) -> None:
+        """Segment the structure at a place of the list, counted from 1."""
+        structures = self.session.view.structures
+        if place > len(structures):
+            raise AnnotationError(
+                f"There is no structure {place}: the list has {len(structures)}; add it first."
+            )
+        self.session.view.choose_structure(structures[place - 1].value)
+
+    def propagate(self) -> None:
+        """Carry the structure through the volume in both directions."""
+        self._volume_panel.propagate()
+
+    def interpolate(self) -> None:
+        """Fill the slices between accepted ones."""
+        self._volume_panel.interpolate()
+
+    def cancel_volume(self) -> None:
+        """Stop propagation and keep what it has found."""
+        self._volume_panel.cancel()
+
+    def fill_holes(self) -> None:
+        """Fill the holes of the structure's volume."""
+        self._volume_panel.apply(fill_holes)
+
+    def largest_component(self) -> None:
+        """Keep the largest part of the structure's volume."""
+        self._volume_panel.apply(largest_component)
+
+    def smooth(self) -> None:
+        """Smooth the structure's surface."""
+        self._volume_panel.apply(smooth)
+
+    def show_keys(self) -> None:
+        """List all keys."""
+        show_keys(self)
 
     def clear(self) -> None:
         """Remove the prompts of this slice."""
@@ -287,6 +401,14 @@ class FedSamWidget(QWidget):
         """Save the segmentation with the scan's exact geometry, in a worker."""
         self._structure_panel.save_mask(Path(path))
 
+    def save_session(self, path: Path | str | None = None) -> None:
+        """Save prompts, masks and structures as one file; without a path, ask for it."""
+        self._session_panel.save(path)
+
+    def open_session(self, path: Path | str | None = None) -> None:
+        """Open a saved session with its scan; without a path, ask for it."""
+        self._session_panel.open(path)
+
     def shut_down(self) -> None:
         """Stop all background work, leave the federation and let go of the viewer."""
         if self._is_closed:
@@ -298,11 +420,16 @@ class FedSamWidget(QWidget):
         self.viewer.layers.events.removed.disconnect(self._layer_removed)
         self.viewer.events.theme.disconnect(self._apply_theme)
         unbind_keys(self.viewer)
+        self._canvas.removeEventFilter(self)
+        self._session_panel.close()
+        self._volume_panel.close()
         self._inference.close()
         self._ahead.close()
         self._display.close()
         self.prompt_section.close_section()
+        self.volume_section.close_section()
         self.scan_section.close_section()
+        self._training_panel.close()
         self._site_panel.close()
         self.background.close()
 
@@ -333,7 +460,7 @@ class FedSamWidget(QWidget):
     def _show_loading(self, what: str, fraction: float) -> None:
         self.model_section.set_activity(what, fraction if fraction >= 0 else None)
 
-    def _profile_installed(self) -> None:
+    def _invitation_imported(self) -> None:
         self._structure_panel.offer_recipe()
         self._models.load(self._models.choice)
 
@@ -370,8 +497,11 @@ class FedSamWidget(QWidget):
         return bool(super().event(event))
 
     def eventFilter(self, watched: Any, event: QEvent) -> bool:  # noqa: N802
-        """Shut down with the main window; one closed by hand may still be kept open."""
-        if event.type() == QEvent.Type.Close:
+        """Shut down with the main window (one closed by hand may still be kept open); list keys."""
+        if event.type() == QEvent.Type.KeyPress and event.text() == "?":
+            self.do("show_keys")
+            return True
+        if event.type() == QEvent.Type.Close and watched is not self._canvas:
             if event.spontaneous():
                 QTimer.singleShot(0, lambda: self._shut_down_unless_visible(watched))
             else:

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from qtpy.QtCore import QSignalBlocker, Signal
-from qtpy.QtGui import QGuiApplication
-from qtpy.QtWidgets import QFileDialog, QWidget
+from qtpy.QtGui import QDragEnterEvent, QDropEvent, QGuiApplication
+from qtpy.QtWidgets import QCheckBox, QFileDialog, QWidget
 from superqt import QToggleSwitch
 
 from napari_fedsam.federation.site_state import Phase, SiteState
@@ -15,25 +15,41 @@ from napari_fedsam.widgets.section_parts import button, column, row, words
 class FederationSection(QWidget):
     """Coordinator, one toggle, the state in words, and what was exchanged.
 
-    Signals: `join_wanted`, `leave_wanted`, `profile_chosen` (path), `key_wanted`.
+    Signals: `join_wanted`, `leave_wanted`, `invitation_chosen` (path), `key_wanted`,
+    `test_wanted`, `audit_wanted`, `pause_wanted` (whether).
     """
 
     join_wanted = Signal()
     leave_wanted = Signal()
-    profile_chosen = Signal(object)
+    invitation_chosen = Signal(object)
     key_wanted = Signal()
+    test_wanted = Signal()
+    audit_wanted = Signal()
+    pause_wanted = Signal(bool)
 
     def __init__(self) -> None:
         super().__init__()
+        self.setAcceptDrops(True)
         self.address = words()
-        self.choose_profile = button(
-            "Import profile…", self._ask_profile, "Import the coordinator's site-profile.json"
+        self.choose_invitation = button(
+            "Import invitation…",
+            self._ask_invitation,
+            "Import the invitation that the coordinator sent; or drop the file here",
         )
         self.copy_key = button(
             "Copy key",
             self.key_wanted.emit,
             "Copy this site's public key, which the coordinator has to approve",
         )
+        self.test = button(
+            "Test connection", self.test_wanted.emit, "Test what taking part needs, step by step"
+        )
+        self.audit = button(
+            "What was sent…", self.audit_wanted.emit, "See every message that left this site"
+        )
+        self.pause = QCheckBox("Pause")
+        self.pause.setToolTip("Stay connected, but decline every round")
+        self.pause.toggled.connect(self.pause_wanted)
         self.toggle = QToggleSwitch("Take part")
         self.toggle.setToolTip(
             "Train on the kept cases in the background and exchange shared parameters; scans, "
@@ -47,13 +63,14 @@ class FederationSection(QWidget):
         self.plot = DicePlot()
         layout = column(self)
         layout.addWidget(self.address)
-        layout.addWidget(row(self.choose_profile, self.copy_key))
-        layout.addWidget(self.toggle)
+        layout.addWidget(row(self.choose_invitation, self.copy_key))
+        layout.addWidget(row(self.test, self.audit))
+        layout.addWidget(row(self.toggle, self.pause))
         for label in (self.state, self.message, self.numbers, self.plot):
             layout.addWidget(label)
         self.show_state(SiteState())
 
-    def show_state(self, state: SiteState, *, changing: str = "") -> None:
+    def show_state(self, state: SiteState, *, changing: str = "", paused: bool = False) -> None:
         """Show where the site stands.
 
         Parameters
@@ -61,12 +78,14 @@ class FederationSection(QWidget):
         state : SiteState
         changing : str
             Words for a join or leave under way, during which the toggle cannot be used.
+        paused : bool
+            Whether rounds are declined.
         """
-        has_profile = bool(state.address)
+        has_invitation = bool(state.address)
         self.address.setText(
             f"{state.federation} at {state.address}"
-            if has_profile
-            else "No federation yet: import the profile that its coordinator gave you."
+            if has_invitation
+            else "No federation yet: import the invitation that its coordinator sent you."
         )
         self.state.setText(f"State: {changing or state.words}")
         self.message.setText(state.message)
@@ -76,11 +95,15 @@ class FederationSection(QWidget):
         self.numbers.setText(
             f"{state.rounds_joined} {rounds} joined, {_bytes(state.bytes_sent)} sent"
         )
-        self.numbers.setVisible(has_profile)
+        self.numbers.setVisible(has_invitation)
         self.plot.show_history(state.dice_history)
+        self.test.setEnabled(has_invitation)
+        self.pause.setVisible(has_invitation)
+        with QSignalBlocker(self.pause):
+            self.pause.setChecked(paused)
         taking_part = state.phase is not Phase.OFFLINE
-        self.toggle.setEnabled((has_profile or taking_part) and not changing)
-        self.choose_profile.setEnabled(not taking_part and not changing)
+        self.toggle.setEnabled((has_invitation or taking_part) and not changing)
+        self.choose_invitation.setEnabled(not taking_part and not changing)
         if not changing:
             with QSignalBlocker(self.toggle):
                 self.toggle.setChecked(taking_part)
@@ -92,12 +115,29 @@ class FederationSection(QWidget):
     def _toggled(self, checked: bool) -> None:
         (self.join_wanted if checked else self.leave_wanted).emit()
 
-    def _ask_profile(self) -> None:
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:  # noqa: N802
+        """Accept one JSON file while another federation can be chosen."""
+        if self.choose_invitation.isEnabled() and _dropped_file(event) is not None:
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent) -> None:  # noqa: N802
+        """Import the invitation that was dropped."""
+        path = _dropped_file(event)
+        if path is not None:
+            event.acceptProposedAction()
+            self.invitation_chosen.emit(path)
+
+    def _ask_invitation(self) -> None:
         path, _ = QFileDialog.getOpenFileName(
-            self, "Import a federation profile", filter="Profiles (*.json)"
+            self, "Import an invitation", filter="Invitations (*.json)"
         )
         if path:
-            self.profile_chosen.emit(Path(path))
+            self.invitation_chosen.emit(Path(path))
+
+
+def _dropped_file(event: QDropEvent) -> Path | None:
+    files = [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]
+    return files[0] if len(files) == 1 and files[0].suffix == ".json" else None
 
 
 def _bytes(count: int) -> str:

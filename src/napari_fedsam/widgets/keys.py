@@ -30,7 +30,8 @@ class KeyAction:
     Attributes
     ----------
     name : str
-        The widget's method.
+        The widget's method, or several actions' common method and what it is called with, such as
+        "choose_structure:3".
     description : str
         What it does, for tooltips and napari's preferences.
     key : str
@@ -42,23 +43,57 @@ class KeyAction:
     key: str
 
     @property
+    def call(self) -> tuple[str, tuple[int, ...]]:
+        """The widget's method and its arguments."""
+        method, _, argument = self.name.partition(":")
+        return method, (int(argument),) if argument else ()
+
+    @property
     def id(self) -> str:
         """The action manager's name for it."""
-        return f"{PREFIX}:{self.name}"
+        return f"{PREFIX}:{self.name.replace(':', '_')}"
 
 
 ACTIONS = (
     KeyAction("use_positive_point", "Click what belongs to the structure", "W"),
     KeyAction("use_negative_point", "Click what does not belong to it", "Q"),
     KeyAction("use_box", "Draw a box around an object", "G"),
+    KeyAction("use_positive_scribble", "Scribble over what belongs to the structure", "Shift-W"),
+    KeyAction("use_negative_scribble", "Scribble over what does not belong to it", "Shift-Q"),
+    KeyAction("use_lasso", "Draw an outline around an object", "Shift-G"),
+    KeyAction("touch_up", "Paint and erase on the answer with napari's brush", "J"),
+    KeyAction("use_neighbour", "Start from the mask of the neighbouring slice", "Shift-H"),
+    KeyAction(
+        "use_layer_mask", "Start from the selected Labels layer, else the segmentation", "Shift-Y"
+    ),
+    KeyAction("use_file_mask", "Start from a mask in a file", "Alt-Y"),
     KeyAction("propose", "Let the model propose the structure without a prompt", "H"),
     KeyAction("accept", "Accept the mask and keep it as a case", "K"),
     KeyAction("accept_absent", "Accept that the structure is absent on this slice", "Shift-K"),
-    KeyAction("undo", "Take back the last prompt or accept", "U"),
-    KeyAction("clear", "Remove all prompts from this slice", "Shift-U"),
+    KeyAction("undo", "Take back the last step: prompt, paint or accept", "U"),
+    KeyAction("redo", "Do again what was taken back", "Shift-U"),
+    KeyAction("clear", "Remove all prompts from this slice", "Alt-U"),
+    KeyAction("toggle_preserve", "Spare other structures, or overwrite them", "Shift-B"),
+    KeyAction("propagate", "Carry the structure through the volume in both directions", "Alt-J"),
+    KeyAction("interpolate", "Fill the slices between accepted ones", "Alt-K"),
+    KeyAction("cancel_volume", "Stop propagation and keep what it has found", "Shift-J"),
+    KeyAction("fill_holes", "Fill the holes of the structure's volume", "Alt-G"),
+    KeyAction("largest_component", "Keep the largest part of the structure's volume", "Alt-Q"),
+    KeyAction("smooth", "Smooth the structure's surface", "Alt-B"),
+    KeyAction("save_session", "Save prompts, masks and structures as one file", "Alt-S"),
+    KeyAction("open_session", "Go on with a saved session", "Alt-O"),
+    KeyAction("show_keys", "List all keys; so does ?", "Alt-/"),
     KeyAction("next_slice", "Go to the next slice", "N"),
     KeyAction("previous_slice", "Go to the previous slice", "Shift-N"),
+    *(
+        KeyAction(
+            f"choose_structure:{place}", f"Segment structure {place} of the list", f"Alt-{place}"
+        )
+        for place in range(1, 10)
+    ),
 )
+
+ACTION_CALLS = {action.name: action.call for action in ACTIONS}
 
 _widgets: WeakValueDictionary[int, "FedSamWidget"] = WeakValueDictionary()
 
@@ -94,14 +129,19 @@ def _command(name: str) -> Callable[..., Any]:
         if widget is not None:
             widget.do(name)
 
-    run.__name__ = f"napari_fedsam_{name}"
+    run.__name__ = f"napari_fedsam_{name.replace(':', '_')}"
     return run
+
+
+def shown_keys(action: KeyAction) -> str:
+    """Return the keys that an action has now, for people; "" when it has none."""
+    keys = action_manager._shortcuts.get(action.id) or ()
+    return " or ".join(str(Shortcut(key)) for key in keys)
 
 
 def tooltip(action: KeyAction) -> str:
     """Return an action's description with the keys it has now."""
-    keys = action_manager._shortcuts.get(action.id) or ()
-    shown = " or ".join(str(Shortcut(key)) for key in keys)
+    shown = shown_keys(action)
     return f"{action.description} ({shown})" if shown else action.description
 
 

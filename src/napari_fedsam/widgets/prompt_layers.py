@@ -1,8 +1,7 @@
-"""The layers that hold prompts: points and boxes of the place on screen."""
+"""The layers that hold prompts: points and shapes of the place on screen."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -12,18 +11,23 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_fedsam.annotation.ask import Click
 from napari_fedsam.annotation.session import AnnotationSession
-from napari_fedsam.sam.prompts import Box
 from napari_fedsam.widgets.mask_layers import beside
+from napari_fedsam.widgets.prompt_shapes import (
+    NEGATIVE,
+    POSITIVE,
+    REGION_COLOR,
+    ShapePrompts,
+    edge_color,
+    read_shapes,
+    show_shapes,
+)
 
 if TYPE_CHECKING:
-    from napari.layers import Image
+    from napari.layers import Image, Labels
     from napari.viewer import Viewer
 
 POINTS = "prompts: points"
-BOXES = "prompts: boxes"
-# Okabe and Ito's green and vermilion; the symbols differ too.
-POSITIVE, NEGATIVE = "#00e08a", "#ff5a36"
-BOX_COLOR = "#ffe14d"
+SHAPES = "prompts: shapes"
 _FINISHED = {"added", "changed", "removed"}
 
 
@@ -34,6 +38,18 @@ class Tool(StrEnum):
     POSITIVE = "positive"
     NEGATIVE = "negative"
     BOX = "box"
+    LASSO = "lasso"
+    POSITIVE_SCRIBBLE = "positive scribble"
+    NEGATIVE_SCRIBBLE = "negative scribble"
+    TOUCH_UP = "touch up"
+
+
+_SHAPE_MODES = {
+    Tool.BOX: "add_rectangle",
+    Tool.LASSO: "add_polygon_lasso",
+    Tool.POSITIVE_SCRIBBLE: "add_path",
+    Tool.NEGATIVE_SCRIBBLE: "add_path",
+}
 
 
 class PromptLayers(QObject):
@@ -41,18 +57,31 @@ class PromptLayers(QObject):
 
     The layers show the prompts of the slice and structure on screen. napari's own tools add,
     move and delete them; what lies off the slice is dropped.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    session : AnnotationSession
+    preview_layer : callable
+        Returns the layer that is painted on to touch the answer up, or None.
     """
 
     tool_changed = Signal(str)
 
-    def __init__(self, viewer: "Viewer", session: AnnotationSession) -> None:
+    def __init__(
+        self,
+        viewer: "Viewer",
+        session: AnnotationSession,
+        preview_layer: Callable[[], "Labels | None"],
+    ) -> None:
         super().__init__()
+        self._preview_layer = preview_layer
         self._viewer = viewer
         self._session = session
         self._quiet = False
         self.tool = Tool.POSITIVE
         self.points: Points | None = None
-        self.boxes: Shapes | None = None
+        self.shapes: Shapes | None = None
         session.ask_changed.connect(self._session_spoke)
         viewer.layers.selection.events.active.connect(self._active_layer_changed)
         self._later = QTimer(self)
@@ -69,12 +98,14 @@ class PromptLayers(QObject):
         self.detach()
         shape = self._session.view.shape
         size = max(3.0, max(shape[1:]) / 45)
-        self.boxes = self._viewer.add_shapes(
+        self.shapes = self._viewer.add_shapes(
             ndim=3,
-            edge_color=BOX_COLOR,
+            features={"positive": np.zeros(0, np.bool_)},
+            feature_defaults={"positive": True},
+            edge_color=REGION_COLOR,
             face_color=[0, 0, 0, 0],
             edge_width=max(shape[1:]) / 200,
-            **beside(image, BOXES),
+            **beside(image, SHAPES),
         )
         self.points = self._viewer.add_points(
             np.empty((0, 3)),
@@ -86,7 +117,7 @@ class PromptLayers(QObject):
             face_color=POSITIVE,
             **beside(image, POINTS),
         )
-        self.boxes.events.data.connect(self._boxes_spoke)
+        self.shapes.events.data.connect(self._shapes_spoke)
         self.points.events.data.connect(self._points_spoke)
         self.show_ask()
         if self.tool is Tool.NONE:
@@ -95,8 +126,8 @@ class PromptLayers(QObject):
 
     def detach(self) -> None:
         """Take the prompt layers off the viewer."""
-        layers = (self.points, self.boxes)
-        self.points = self.boxes = None
+        layers = (self.points, self.shapes)
+        self.points = self.shapes = None
         for layer in layers:
             if layer is not None and layer in self._viewer.layers:
                 self._viewer.layers.remove(layer)
@@ -109,23 +140,39 @@ class PromptLayers(QObject):
         self.detach()
 
     def choose(self, tool: Tool) -> None:
-        """Make the next click on the canvas a positive point, a negative one, or a box."""
+        """Say what the next click or drag on the canvas gives."""
         self.tool = tool
-        points, boxes = self.points, self.boxes
-        if points is not None and boxes is not None:
+        if self.points is not None and self.shapes is not None:
             if tool in (Tool.POSITIVE, Tool.NEGATIVE):
-                positive = tool is Tool.POSITIVE
-                # napari gives a new current colour to the selected points too.
-                points.selected_data = set()
-                points.feature_defaults = {"positive": positive}
-                points.current_face_color = POSITIVE if positive else NEGATIVE
-                points.current_symbol = "disc" if positive else "x"
-                self._viewer.layers.selection.active = points
-                points.mode = "add"
-            else:
-                self._viewer.layers.selection.active = boxes
-                boxes.mode = "add_rectangle"
+                self._take_points(self.points, positive=tool is Tool.POSITIVE)
+            elif tool in _SHAPE_MODES:
+                self._take_shapes(self.shapes, tool)
+            elif tool is Tool.TOUCH_UP:
+                self._take_brush()
         self.tool_changed.emit(tool.value)
+
+    def _take_points(self, layer: Points, *, positive: bool) -> None:
+        # napari gives a new current colour to the selected points too.
+        layer.selected_data = set()
+        layer.feature_defaults = {"positive": positive}
+        layer.current_face_color = POSITIVE if positive else NEGATIVE
+        layer.current_symbol = "disc" if positive else "x"
+        self._viewer.layers.selection.active = layer
+        layer.mode = "add"
+
+    def _take_shapes(self, layer: Shapes, tool: Tool) -> None:
+        positive = tool is not Tool.NEGATIVE_SCRIBBLE
+        layer.selected_data = set()
+        layer.feature_defaults = {"positive": positive}
+        mode = _SHAPE_MODES[tool]
+        layer.current_edge_color = edge_color(mode.removeprefix("add_"), positive=positive)
+        self._viewer.layers.selection.active = layer
+        layer.mode = mode
+
+    def _take_brush(self) -> None:
+        layer = self._preview_layer()
+        if layer is not None:
+            self._viewer.layers.selection.active = layer
 
     def take_up(self) -> None:
         """Go back to the tool once napari has chosen a layer that was just added."""
@@ -138,7 +185,8 @@ class PromptLayers(QObject):
         """Put the tool down when the person turns to another layer."""
         active = self._viewer.layers.selection.active
         # Between two active layers there is none for a moment.
-        lost = active is not None and active not in (self.points, self.boxes)
+        ours = self._preview_layer() if self.tool is Tool.TOUCH_UP else None
+        lost = active is not None and active not in (self.points, self.shapes, ours)
         if lost and not self._take_up.isActive() and self.tool is not Tool.NONE:
             self.tool = Tool.NONE
             self.tool_changed.emit(self.tool.value)
@@ -152,14 +200,15 @@ class PromptLayers(QObject):
 
     def show_ask(self) -> None:
         """Show the session's prompts."""
-        if self.points is None or self.boxes is None:
+        if self.points is None or self.shapes is None:
             return
         ask = self._session.ask
         with self._silence():
             if self._clicks() != ask.clicks or len(self.points.data) != len(ask.clicks):
                 self._show_clicks(self.points, ask.clicks)
-            if self._boxes() != ask.boxes or len(self.boxes.data) != len(ask.boxes):
-                self._show_boxes(self.boxes, ask.boxes)
+            wanted = ShapePrompts.of(ask)
+            if self._drawn(self.shapes) != wanted or self.shapes.nshapes != len(wanted):
+                show_shapes(self.shapes, wanted, self._session.view.slice)
 
     def _show_clicks(self, layer: Points, clicks: tuple[Click, ...]) -> None:
         key = self._session.view.slice
@@ -173,29 +222,22 @@ class PromptLayers(QObject):
             layer.face_color = [POSITIVE if positive else NEGATIVE for positive in labels]
             layer.symbol = ["disc" if positive else "x" for positive in labels]
 
-    def _show_boxes(self, layer: Shapes, boxes: tuple[Box, ...]) -> None:
-        key = self._session.view.slice
-        if layer.nshapes:
-            layer.selected_data = set(range(layer.nshapes))
-            layer.remove_selected()
-        if boxes:
-            corners = [
-                [key.place(x, y) for x, y in ((x0, y0), (x1, y0), (x1, y1), (x0, y1))]
-                for x0, y0, x1, y1 in boxes
-            ]
-            layer.add_rectangles(np.array(corners))
-
     def _points_spoke(self, event: Any) -> None:
         if not self._quiet and _is_finished(event):
             with self._silence():
-                self._session.set_ask(replace(self._session.ask, clicks=self._clicks()))
+                self._session.set_ask(self._session.ask.with_clicks(self._clicks()))
             self._later.start()
 
-    def _boxes_spoke(self, event: Any) -> None:
-        if not self._quiet and _is_finished(event):
+    def _shapes_spoke(self, event: Any) -> None:
+        layer = self.shapes
+        if layer is not None and not self._quiet and _is_finished(event):
             with self._silence():
-                self._session.set_ask(replace(self._session.ask, boxes=self._boxes()))
+                self._session.set_ask(self._drawn(layer).put_into(self._session.ask))
             self._later.start()
+
+    def _drawn(self, layer: Shapes) -> ShapePrompts:
+        view = self._session.view
+        return read_shapes(layer, view.slice, view.slice.shape(view.shape))
 
     def _clicks(self) -> tuple[Click, ...]:
         """Return the points of the layer that lie on the slice on screen."""
@@ -210,24 +252,6 @@ class PromptLayers(QObject):
             if inside and view.slice.holds(position):
                 clicks.append(Click(x, y, bool(positive)))
         return tuple(clicks)
-
-    def _boxes(self) -> tuple[Box, ...]:
-        """Return the boxes of the layer on the slice on screen, clipped to it."""
-        layer, view = self.boxes, self._session.view
-        if layer is None:
-            return ()
-        height, width = view.slice.shape(view.shape)
-        boxes = []
-        for corners in layer.data:
-            if not view.slice.holds(corners[0]):
-                continue
-            xy = np.array([view.slice.locate(corner) for corner in corners])
-            x0, y0 = np.maximum(xy.min(axis=0), 0)
-            x1, y1 = np.minimum(xy.max(axis=0), (width - 1, height - 1))
-            # A click without a drag leaves a speck.
-            if x1 - x0 >= 1 and y1 - y0 >= 1:
-                boxes.append((float(x0), float(y0), float(x1), float(y1)))
-        return tuple(boxes)
 
     @contextmanager
     def _silence(self) -> Iterator[None]:

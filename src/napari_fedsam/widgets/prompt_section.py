@@ -16,14 +16,30 @@ _BUTTONS = (
         ("use_negative_point", "\N{MINUS SIGN} Point"),
         ("use_box", "Box"),
     ),
-    (("propose", "Propose"), ("undo", "Undo"), ("clear", "Clear")),
-    (("accept", "Accept"), ("accept_absent", "Absent here"), ("next_slice", "Next slice")),
+    (
+        ("use_positive_scribble", "+ Scribble"),
+        ("use_negative_scribble", "\N{MINUS SIGN} Scribble"),
+        ("use_lasso", "Lasso"),
+    ),
+    (
+        ("use_neighbour", "Neighbour"),
+        ("use_layer_mask", "From layer"),
+        ("use_file_mask", "From file…"),
+    ),
+    (("touch_up", "Touch up"), ("propose", "Propose"), ("clear", "Clear")),
+    (("undo", "Undo"), ("redo", "Redo"), ("next_slice", "Next slice")),
+    (("accept", "Accept"), ("accept_absent", "Absent here"), ("toggle_preserve", "Spare others")),
 )
 _TOOLS = {
     "use_positive_point": Tool.POSITIVE,
     "use_negative_point": Tool.NEGATIVE,
     "use_box": Tool.BOX,
+    "use_positive_scribble": Tool.POSITIVE_SCRIBBLE,
+    "use_negative_scribble": Tool.NEGATIVE_SCRIBBLE,
+    "use_lasso": Tool.LASSO,
+    "touch_up": Tool.TOUCH_UP,
 }
+_CHECKABLE = {*_TOOLS, "toggle_preserve"}
 
 
 class PromptSection(QWidget):
@@ -44,7 +60,7 @@ class PromptSection(QWidget):
         grid.setSpacing(SPACING)
         for line, actions in enumerate(_BUTTONS):
             for place, (name, text) in enumerate(actions):
-                made = button(text, functools.partial(do, name), checkable=name in _TOOLS)
+                made = button(text, functools.partial(do, name), checkable=name in _CHECKABLE)
                 self.buttons[name] = made
                 grid.addWidget(made, line, place)
         self.auto_propose = QCheckBox("Propose on every slice")
@@ -59,6 +75,7 @@ class PromptSection(QWidget):
         for signal in (
             session.ask_changed,
             session.model_changed,
+            session.preserve_changed,
             session.answering.preview_changed,
             session.view.scan_changed,
         ):
@@ -76,6 +93,7 @@ class PromptSection(QWidget):
         is_open = session.scan is not None
         for made in self.buttons.values():
             made.setEnabled(is_open)
+        self.buttons["toggle_preserve"].setChecked(session.preserve_others)
         self.buttons["propose"].setEnabled(is_open and session.can_propose)
         self.auto_propose.setEnabled(session.can_propose)
         self.status.setText(self._describe())

@@ -8,7 +8,7 @@ from napari_fedsam.annotation.session import AnnotationSession
 from napari_fedsam.widgets.edge_letters import CanvasLetters
 from napari_fedsam.widgets.layers import scan_from_image, scan_of
 from napari_fedsam.widgets.mask_layers import MaskLayers
-from napari_fedsam.widgets.prompt_layers import PromptLayers
+from napari_fedsam.widgets.prompt_layers import PromptLayers, Tool
 from napari_fedsam.widgets.viewpoint_binding import ViewpointBinding
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ class ScanDisplay:
         self._viewer = viewer
         self._session = session
         self.masks = MaskLayers(viewer, session)
-        self.prompts = PromptLayers(viewer, session)
+        self.prompts = PromptLayers(viewer, session, lambda: self.masks.preview)
+        self.prompts.tool_changed.connect(self._tool_changed)
         self.binding = ViewpointBinding(viewer, session.view)
         self.letters = CanvasLetters(viewer, session.view)
 
@@ -59,6 +60,9 @@ class ScanDisplay:
             if owner is not None:
                 other.visible = owner is scan
         return True
+
+    def _tool_changed(self, tool: str) -> None:
+        self.masks.touch_up(tool == Tool.TOUCH_UP.value)
 
     def forget(self, removed: Layer) -> None:
         """Close the scan when its image layer was removed from the viewer."""

@@ -4,23 +4,27 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, Qt, Signal
 
 from napari_fedsam.errors import FedSamError
-from napari_fedsam.federation.profile import SiteProfile
+from napari_fedsam.federation.connection_test import Check
+from napari_fedsam.federation.invitation import Invitation
 from napari_fedsam.federation.site import Site
 from napari_fedsam.federation.site_state import Phase
 from napari_fedsam.widgets.background import Background
+from napari_fedsam.widgets.federation_audit import AuditDialog
+from napari_fedsam.widgets.federation_checks import ChecksDialog
+from napari_fedsam.widgets.federation_invitation import agree_to_invitation
 from napari_fedsam.widgets.federation_section import FederationSection
 
 
 class SitePanel(QObject):
     """Joins and leaves in a thread, and shows the site's state whenever `refresh` is called.
 
-    Signals: `profile_installed`.
+    Signals: `invitation_imported`.
     """
 
-    profile_installed = Signal()
+    invitation_imported = Signal()
 
     def __init__(
         self,
@@ -37,8 +41,11 @@ class SitePanel(QObject):
         self._changing = ""
         section.join_wanted.connect(self.join)
         section.leave_wanted.connect(self.leave)
-        section.profile_chosen.connect(self.install)
+        section.invitation_chosen.connect(self.import_invitation)
         section.key_wanted.connect(self._copy_key)
+        section.test_wanted.connect(self.test_connection)
+        section.audit_wanted.connect(self.show_audit)
+        section.pause_wanted.connect(self._pause)
         self._show()
 
     @property
@@ -61,15 +68,45 @@ class SitePanel(QObject):
         """Stop taking part; ends the background processes."""
         self._change("leaving", self.site.leave)
 
-    def install(self, path: Path) -> None:
-        """Make a coordinator's profile file this site's federation."""
+    def import_invitation(self, path: Path) -> None:
+        """Make an invitation's federation this site's, once a person has compared it."""
         try:
-            self.site.install(SiteProfile.read(path))
+            invitation = Invitation.read(path)
+            if not agree_to_invitation(invitation, self.site.invitation, self._section):
+                return
+            self.site.import_invitation(invitation)
         except FedSamError as error:
             self._tell(error)
         else:
-            self.profile_installed.emit()
+            self.invitation_imported.emit()
         self._show()
+
+    def test_connection(self) -> ChecksDialog:
+        """Test the connection in a thread, and show each step."""
+        # Not deleted when it is closed: the thread may not have ended by then.
+        dialog = ChecksDialog(self._section)
+
+        def show(checks: list[Check]) -> None:
+            for check in checks:
+                dialog.show_check(check)
+            dialog.finish()
+
+        def fail(error: FedSamError) -> None:
+            dialog.close()
+            self._tell(error)
+
+        dialog.show()
+        self._background.run(
+            "connection test", lambda: list(self.site.test_connection()), show, fail
+        )
+        return dialog
+
+    def show_audit(self) -> AuditDialog:
+        """Show every message that left this site."""
+        dialog = AuditDialog(self.site.audit(), self.site.files.sent, self._section)
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.show()
+        return dialog
 
     def close(self) -> None:
         """Leave the federation without keeping the window waiting."""
@@ -92,6 +129,19 @@ class SitePanel(QObject):
         self._changed()
         self._tell(error)
 
+    def _is_paused(self) -> bool:
+        try:
+            return self.site.settings.paused
+        except FedSamError:
+            # Told where it matters: when a setting is changed, and when a round is declined.
+            return False
+
+    def _pause(self, paused: bool) -> None:
+        try:
+            self.site.change_settings(paused=paused)
+        except FedSamError as error:
+            self._tell(error)
+
     def _copy_key(self) -> None:
         try:
             self._section.show_key(self.site.public_key)
@@ -99,4 +149,4 @@ class SitePanel(QObject):
             self._tell(error)
 
     def _show(self) -> None:
-        self._section.show_state(self.site.state, changing=self._changing)
+        self._section.show_state(self.site.state, changing=self._changing, paused=self._is_paused())

@@ -1,0 +1,172 @@
+"""Keeps the session on disk while a person works, and finds what an earlier one left behind."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from napari_fedsam.annotation.errors import AnnotationError
+from napari_fedsam.annotation.label_edit import LabelEdit
+from napari_fedsam.annotation.session import AnnotationSession
+from napari_fedsam.annotation.session_file import SUFFIX, SavedSession, SessionLog, read_session
+from napari_fedsam.annotation.session_state import state_of
+
+_KEPT = 5
+"""How many earlier sessions are kept."""
+
+
+class Autosave:
+    """Writes what changed in a session since the last time.
+
+    Collecting what to write is quick and belongs to the session's thread; the job that is handed
+    out waits for the disk and belongs to another.
+
+    Parameters
+    ----------
+    session : AnnotationSession
+    folder : Path
+        Where session files are kept.
+    """
+
+    def __init__(self, session: AnnotationSession, folder: Path) -> None:
+        self._session = session
+        self._folder = folder
+        self._log: SessionLog | None = None
+        self._lock: FileLock | None = None
+        self._begin()
+        session.edited.connect(self._edited)
+        session.opened.connect(self._begin)
+
+    def _begin(self) -> None:
+        """Start a new file once there is something to write for the scan that was opened."""
+        self._release()
+        self._log = None
+        self._pending: list[LabelEdit] = []
+        self._written = ""
+        self._is_new = True
+
+    def _edited(self, edit: LabelEdit) -> None:
+        self._pending.append(edit)
+
+    def job(self) -> Callable[[], None] | None:
+        """Return what writes the changes since the last call, or None when there are none."""
+        session = self._session
+        scan = session.scan
+        if scan is None or not scan.source.exists():
+            return None
+        state = state_of(session)
+        text = state.model_dump_json()
+        is_untouched = self._is_new and not (
+            state.places or self._pending or session.segmentation.any()
+        )
+        if is_untouched or (text == self._written and not self._pending):
+            return None
+        edits, self._pending, self._written = self._pending, [], text
+        present = session.segmentation if self._is_new else None
+        self._is_new = False
+        if self._log is None:
+            self._log = self._new_log()
+        log = self._log
+
+        def write() -> None:
+            # On a large scan both take a while. Changes made meanwhile are written once more.
+            first = [] if present is None else [LabelEdit.from_nothing(present)]
+            log.append([*first, *edits], state.model_copy(update={"fingerprint": scan.fingerprint}))
+
+        return write
+
+    def _new_log(self) -> SessionLog:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for old in sorted(self._folder.glob(f"*{SUFFIX}"))[:-_KEPT]:
+            _remove(old)
+        path = (
+            self._folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09}{SUFFIX}"
+        )
+        self._lock = FileLock(path.with_suffix(".lock"))
+        self._lock.acquire(timeout=0)
+        return SessionLog(path)
+
+    def close(self) -> None:
+        """Let another window restore what was written."""
+        self._session.edited.disconnect(self._edited)
+        self._session.opened.disconnect(self._begin)
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+
+@dataclass(frozen=True, eq=False)
+class LeftBehind:
+    """A session that is open nowhere, as it was last written.
+
+    Attributes
+    ----------
+    path : Path
+        Its file.
+    saved : SavedSession
+    written : float
+        When, in seconds since 1970.
+    """
+
+    path: Path
+    saved: SavedSession
+    written: float
+
+    def discard(self) -> None:
+        """Remove it from the disk."""
+        _remove(self.path)
+
+
+def newest_left_behind(folder: Path) -> LeftBehind | None:
+    """Return the newest session that no running window holds, or None (slow: reads files)."""
+    for path in sorted(folder.glob(f"*{SUFFIX}"), reverse=True):
+        if not _is_free(path):
+            continue
+        try:
+            saved = read_session(path)
+        except AnnotationError:
+            # It broke off before its first complete record.
+            continue
+        return LeftBehind(path, saved, path.stat().st_mtime)
+    return None
+
+
+def save_session(session: AnnotationSession, path: Path) -> Callable[[], None]:
+    """Return a job that writes the session as one file of its own.
+
+    Raises
+    ------
+    AnnotationError
+        When no scan is open.
+    """
+    scan = session.scan
+    if scan is None:
+        raise AnnotationError("There is no session to save: open a scan first.")
+    state, segmentation = state_of(session), session.segmentation.copy()
+
+    def write() -> None:
+        complete = state.model_copy(update={"fingerprint": scan.fingerprint})
+        SessionLog(path).append([LabelEdit.from_nothing(segmentation)], complete)
+
+    return write
+
+
+def _is_free(path: Path) -> bool:
+    lock = FileLock(path.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    lock.release()
+    return True
+
+
+def _remove(path: Path) -> None:
+    if _is_free(path):
+        path.unlink(missing_ok=True)
+        path.with_suffix(".lock").unlink(missing_ok=True)

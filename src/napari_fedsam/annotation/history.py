@@ -1,0 +1,53 @@
+"""Undo and redo without a limit: what was done, and what was taken back."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """Something that was done, with how to take it back and how to do it again."""
+
+    undo: Callable[[], None]
+    redo: Callable[[], None]
+
+
+class History:
+    """The steps of a session, in their order.
+
+    Doing something new forgets what had been taken back.
+    """
+
+    def __init__(self) -> None:
+        self._done: list[Step] = []
+        self._undone: list[Step] = []
+
+    def record(self, step: Step) -> None:
+        """Take note of a step that has just been done."""
+        self._done.append(step)
+        self._undone.clear()
+
+    def drop(self, step: Step) -> bool:
+        """Forget a step that has failed; return whether it was among those done."""
+        if step not in self._done:
+            return False
+        self._done.remove(step)
+        return True
+
+    def undo(self) -> bool:
+        """Take the last step back; return False when there is none."""
+        if not self._done:
+            return False
+        step = self._done.pop()
+        self._undone.append(step)
+        step.undo()
+        return True
+
+    def redo(self) -> bool:
+        """Do again what was last taken back; return False when there is nothing."""
+        if not self._undone:
+            return False
+        step = self._undone.pop()
+        self._done.append(step)
+        step.redo()
+        return True

@@ -1,0 +1,1 @@
+"""`napari-fedsam benchmark`: methods against each other, and this machine's speed."""

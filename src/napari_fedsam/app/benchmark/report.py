@@ -1,0 +1,248 @@
+"""`napari-fedsam benchmark report`: a page of tables and figures from a benchmark's results."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_fedsam.app.benchmark.comparison import (
+    LEAST_GROUPS,
+    site_differences,
+    site_means,
+    task_means,
+)
+from napari_fedsam.app.benchmark.figures import draw_figures
+from napari_fedsam.app.benchmark.results import ImageResult, Result, ResultsError, ResultsFolder
+from napari_fedsam.files import write_text_atomically
+
+_GLOBAL = ("fedsam", "fedmsa", "lora_fedavg")
+_OURS = "pfedsam"
+
+
+def write_report(folder: Path, page: Path) -> None:
+    """Write a page of Markdown, with figures in `folder`/figures.
+
+    Parameters
+    ----------
+    folder : Path
+        A benchmark's results.
+    page : Path
+        The file to write.
+
+    Raises
+    ------
+    ResultsError
+        When the folder holds no finished run.
+    """
+    kept = ResultsFolder(folder)
+    results, images = kept.tables()
+    runs = kept.runs
+    if not results:
+        raise ResultsError(f"{folder} holds no finished run: run 'benchmark federated' first.")
+    inside = [row for row in results if row.protocol == "in_federation"]
+    inside_images = [row for row in images if row.protocol == "in_federation"]
+    unseen = [row for row in results if row.protocol == "unseen_site"]
+    parts = [_head(runs)]
+    if inside:
+        parts += [
+            _task_table("Dice without a prompt, mean over sites", inside, prompt="none"),
+            _task_table("Dice with the bounding box", inside, prompt="box"),
+            _task_table("Dice with one click", inside, prompt="point"),
+            _claims(inside, inside_images),
+            _site_table(inside),
+            _surface_table(inside),
+            _cost_table(inside),
+            _click_table(inside),
+            _figures(draw_figures(inside, folder / "figures"), page),
+        ]
+    if unseen:
+        parts.append(_task_table("An unseen site: Dice without a prompt", unseen, prompt="none"))
+    write_text_atomically(page, "\n\n".join(part for part in parts if part) + "\n")
+
+
+def _head(runs: dict[str, dict[str, Any]]) -> str:
+    first = next(iter(runs.values()))
+    trained = sorted({n for facts in runs.values() for n in facts["train_images"].values()})
+    rounds = sorted({facts["run"]["recipe"]["rounds"] for facts in runs.values()})
+    splits = sorted({facts["split"] for facts in runs.values()})
+    machine = ", ".join(f"{key} {value}" for key, value in first["environment"].items())
+    hours = sum(facts["seconds"] for facts in runs.values()) / 3600
+    return (
+        "# Benchmarks\n\n"
+        "Made by `napari-fedsam benchmark report` from the tables in `benchmarks/`; research use "
+        "only.\n\n"
+        f"{len(runs)} runs, {hours:.1f} hours; {_listed(rounds)} rounds, {_listed(trained)} "
+        f"training images a site, measured on: {_listed(splits)}. Every method takes the same "
+        "number of optimiser steps at a site.\n\n"
+        f"Machine of the first run: {machine}. The recipe of every run is in "
+        "`benchmarks/runs.json`.\n\n"
+        "Dice is taken at probability 0.5 at the image's own resolution, per image, and averaged "
+        "over images, structures and sites. An empty prediction of a structure that is there "
+        "scores 0; these data sets have no image without the structure. Distances are in pixels."
+    )
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return ", ".join(str(value) for value in values)
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _mean_and_spread(values: Sequence[float] | None) -> str:
+    if not values:
+        return "-"
+    mean = float(np.mean(values))
+    if len(values) == 1:
+        return f"{mean:.3f}"
+    return f"{mean:.3f} ± {float(np.std(values, ddof=1)):.3f}"
+
+
+def _methods(results: Sequence[Result]) -> list[str]:
+    return list(dict.fromkeys(row.method for row in results))
+
+
+def _tasks(results: Sequence[Result]) -> list[str]:
+    return sorted({row.task for row in results})
+
+
+def _task_table(title: str, results: Sequence[Result], *, prompt: str) -> str:
+    means = task_means(results, prompt=prompt)
+    tasks = _tasks(results)
+    rows = []
+    for method in _methods(results):
+        found = [means.get((task, method)) for task in tasks]
+        known = [float(np.mean(values)) for values in found if values]
+        overall = f"{float(np.mean(known)):.3f}" if len(known) == len(tasks) else "-"
+        rows.append([method, *(_mean_and_spread(values) for values in found), overall])
+    return f"## {title}\n\n" + _markdown(["method", *tasks, "all tasks"], rows)
+
+
+def _claims(results: Sequence[Result], images: Sequence[ImageResult]) -> str:
+    means = {key: float(np.mean(values)) for key, values in task_means(results).items()}
+    lines = []
+    for other in (*_GLOBAL, "lora_fedavg_ft", "local"):
+        both = [t for t in _tasks(results) if {(t, _OURS), (t, other)} <= means.keys()]
+        if both:
+            points = 100 * float(np.mean([means[t, _OURS] - means[t, other] for t in both]))
+            lines.append(f"- {_OURS} minus {other}: {points:+.1f} points over {_listed(both)}")
+    both = [
+        t for t in _tasks(results) if {(t, "fedmsa"), (t, "centralised_fedmsa")} <= means.keys()
+    ]
+    if both:
+        points = 100 * float(
+            np.mean([means[t, "fedmsa"] - means[t, "centralised_fedmsa"] for t in both])
+        )
+        lines.append(
+            f"- fedmsa minus centralised_fedmsa: {points:+.1f} points over {_listed(both)}"
+        )
+    rows = [
+        [
+            task,
+            apart.site,
+            str(apart.groups),
+            f"{100 * apart.mean:+.1f}",
+            f"{100 * apart.low:+.1f} to {100 * apart.high:+.1f}",
+            "below" if apart.is_worse else "not below" if apart.judged else "not judged",
+        ]
+        for task in _tasks(results)
+        for apart in site_differences(images, task, _OURS, "local")
+    ]
+    text = "## What they show\n\n" + "\n".join(lines)
+    if rows:
+        head = ["task", "site", "groups", "points", "95 % interval", f"{_OURS} is"]
+        text += (
+            f"\n\n{_OURS} minus training alone, at each site (intervals resampled by group; sites "
+            f"with fewer than {LEAST_GROUPS} groups are not judged):\n\n" + _markdown(head, rows)
+        )
+    return text
+
+
+def _site_table(results: Sequence[Result]) -> str:
+    means = site_means(results)
+    places = sorted({(task, site) for task, _, site in means})
+    methods = _methods(results)
+    rows = [
+        [task, site, *(_mean_and_spread(means.get((task, m, site))) for m in methods)]
+        for task, site in places
+    ]
+    return "## Dice without a prompt at each site\n\n" + _markdown(["task", "site", *methods], rows)
+
+
+def _surface_table(results: Sequence[Result]) -> str:
+    distances = task_means(results, metric="hd95")
+    surfaces = task_means(results, metric="surface_dice")
+    tasks = _tasks(results)
+    rows = []
+    for method in _methods(results):
+        cells = []
+        for task in tasks:
+            apart, agreeing = distances.get((task, method)), surfaces.get((task, method))
+            if apart is None or agreeing is None:
+                cells.append("-")
+            else:
+                cells.append(f"{np.mean(apart):.1f} / {np.mean(agreeing):.3f}")
+        rows.append([method, *cells])
+    return (
+        "## Outlines\n\n95th percentile of the Hausdorff distance, and surface Dice at 2 pixels, "
+        "without a prompt.\n\n" + _markdown(["method", *tasks], rows)
+    )
+
+
+def _cost_table(results: Sequence[Result]) -> str:
+    rows = []
+    for method in _methods(results):
+        own = [row for row in results if row.method == method]
+        up = [row.value for row in own if row.metric == "bytes_up"]
+        down = [row.value for row in own if row.metric == "bytes_down"]
+        seconds = [row.value for row in own if row.metric == "seconds"]
+        rows.append(
+            [
+                method,
+                f"{float(np.mean(up)) / 1e6:.2f}" if up else "0",
+                f"{float(np.mean(down)) / 1e6:.2f}" if down else "0",
+                f"{float(np.mean(seconds)):.0f}",
+            ]
+        )
+    head = ["method", "MB sent", "MB received", "seconds of training, all sites"]
+    return "## Cost of a round\n\nOf one site, as serialised messages.\n\n" + _markdown(head, rows)
+
+
+def _click_table(results: Sequence[Result]) -> str:
+    tables = {
+        target: task_means(results, metric=target, prompt="clicks") for target in ("noc85", "noc90")
+    }
+    if not tables["noc90"]:
+        return ""
+    tasks = _tasks(results)
+    rows = [
+        [
+            method,
+            *(
+                " / ".join(
+                    f"{float(np.mean(tables[target][task, method])):.2f}"
+                    if (task, method) in tables[target]
+                    else "-"
+                    for target in tables
+                )
+                for task in tasks
+            ),
+        ]
+        for method in _methods(results)
+    ]
+    return (
+        "## Clicks to Dice 0.85 / 0.90\n\nSimulated corrective clicks, at most 10, starting from "
+        "the proposal where the model makes one.\n\n" + _markdown(["method", *tasks], rows)
+    )
+
+
+def _figures(pictures: Sequence[Path], page: Path) -> str:
+    links = []
+    for picture in pictures:
+        place = Path(os.path.relpath(picture, page.parent)).as_posix()
+        links.append(f"![{picture.stem.replace('_', ' ')}]({place})")
+    return "## Figures\n\n" + "\n\n".join(links)

@@ -1,0 +1,79 @@
+"""Local training without an end: what a site's machine does in the background.
+
+Run as a process of its own (`python -m napari_fedsam.app.benchmark.training_load`); it says
+"training" once the first step is done, and goes on until it is ended or its input is closed.
+"""
+
+import contextlib
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import psutil
+
+LOW_PRIORITY = psutil.BELOW_NORMAL_PRIORITY_CLASS if sys.platform == "win32" else 10
+"""As the site's background processes have it."""
+
+
+@contextlib.contextmanager
+def training_in_background() -> Iterator[None]:
+    """Run local training in another process at low priority while the block lasts."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", __name__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        if process.stdout is None or process.stdout.readline().strip() != "training":
+            raise RuntimeError("the background training did not start")
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def train_forever() -> None:
+    """Train a personalised LiteMedSAM on slices of the embedded sample, again and again."""
+    from napari_fedsam.annotation.sample import SAMPLE_STRUCTURES, load_sample
+    from napari_fedsam.imaging.window import apply_window, default_window
+    from napari_fedsam.personalization.personalised_model import build_personalised_model
+    from napari_fedsam.personalization.recipe import Recipe
+    from napari_fedsam.training.feature_cache import FeatureCache
+    from napari_fedsam.training.local_update import local_update
+    from napari_fedsam.training.samples import TrainingSample
+
+    psutil.Process().nice(LOW_PRIORITY)
+    sample, structure = load_sample(), SAMPLE_STRUCTURES[0]
+    pixels = apply_window(sample.scan.pixels, default_window(sample.scan))
+    masks = sample.mask(structure)
+    chosen = np.linspace(0.3, 0.7, 6) * len(pixels)
+    samples = [
+        TrainingSample(str(z), "sample", pixels[z], masks[z], structure.value)
+        for z in chosen.astype(int)
+    ]
+    model = build_personalised_model(Recipe(name="load", structures=SAMPLE_STRUCTURES))
+    told = threading.Event()
+
+    def tell(_: object) -> None:
+        if not told.is_set():
+            told.set()
+            sys.stdout.write("training\n")
+            sys.stdout.flush()
+
+    cache = FeatureCache()
+    while True:
+        local_update(model, samples, seed=0, progress=tell, cache=cache)
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    psutil.Process().kill()
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    train_forever()

@@ -1,0 +1,132 @@
+"""`napari-fedsam benchmark`: methods against each other, and this machine's speed."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from napari_fedsam.app.benchmark.interactive import interactive
+from napari_fedsam.app.console import console
+from napari_fedsam.files import write_text_atomically
+
+benchmark_app = typer.Typer(
+    no_args_is_help=True, help="Measure methods on multi-site data, and this machine's speed."
+)
+
+
+benchmark_app.command()(interactive)
+
+
+@benchmark_app.command()
+def federated(
+    data: Annotated[Path, typer.Option(help="A manifest (task, site, split, image, mask).")],
+    task: Annotated[list[str], typer.Option(help="A task of the manifest; repeatable.")],
+    methods: Annotated[str, typer.Option(help="Names, separated by commas.")],
+    out: Annotated[Path, typer.Option(help="Where results go; finished runs there are kept.")],
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each run.")] = 6,
+    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0",
+    protocol: Annotated[
+        Literal["in_federation", "unseen_site"],
+        typer.Option(help="Each site's own test images, or those of a site left out."),
+    ] = "in_federation",
+    config: Annotated[
+        Path | None, typer.Option(help="JSON with changes to the recipe and variants of methods.")
+    ] = None,
+    train_images: Annotated[
+        int | None, typer.Option(min=1, help="At most so many training images at a site.")
+    ] = None,
+    split: Annotated[
+        Literal["test", "val"], typer.Option(help="What is measured; val to choose options.")
+    ] = "test",
+    clicks: Annotated[bool, typer.Option(help="Count clicks, too (takes long).")] = False,
+    engine: Annotated[
+        Literal["direct", "inprocess", "simulation"],
+        typer.Option(help="direct needs no Flower; simulation needs Ray."),
+    ] = "direct",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Train by every method on every task and measure each site's Dice.
+
+    An interrupted benchmark goes on where it was when the same command is given again.
+    """
+    from napari_fedsam.app.benchmark.experiment import ExperimentConfig
+    from napari_fedsam.app.benchmark.federated import run_benchmark
+
+    run_benchmark(
+        data,
+        task,
+        [name.strip() for name in methods.split(",")],
+        out,
+        rounds=rounds,
+        seeds=[int(seed) for seed in seeds.split(",")],
+        protocol=protocol,
+        config=ExperimentConfig.read(config),
+        train_images=train_images,
+        split=split,
+        clicks=clicks,
+        engine=engine,
+        device=device,
+        tell=lambda line: console.print(line, markup=False, highlight=False),
+    )
+
+
+@benchmark_app.command()
+def training(
+    method: Annotated[str, typer.Option(help="A method's name.")] = "pfedsam",
+    images: Annotated[int, typer.Option(min=4, help="Training images.")] = 24,
+    plain_steps: Annotated[int, typer.Option(min=2, help="Steps of the plain loop.")] = 12,
+    compared_steps: Annotated[
+        int, typer.Option(min=1, help="Steps over which the losses are compared.")
+    ] = 50,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures.")] = None,
+) -> None:
+    """Compare our trainer's speed, losses and memory with a plain loop's, on this machine."""
+    from rich.table import Table
+
+    from napari_fedsam.app.benchmark.training_speed import measure_training_speed
+
+    speed = measure_training_speed(
+        method, images=images, plain_steps=plain_steps, compared_steps=compared_steps
+    )
+    table = Table("", "images/s", "images/s, cache filled", "peak MiB", box=None)
+    for name, side in (("this trainer", speed.cached), ("plain loop", speed.plain)):
+        table.add_row(
+            name,
+            f"{side.images_per_second:.2f}",
+            f"{side.warm_images_per_second:.2f}",
+            f"{side.peak_mib:.0f}",
+        )
+    console.print(", ".join(f"{key} {value}" for key, value in speed.machine.items()))
+    console.print(table)
+    console.print(
+        f"Speed-up {speed.speedup:.1f} with the cache filled on the way; over "
+        f"{speed.compared_steps} steps the losses differ by {100 * speed.worst_loss_difference:.2f}"
+        " % at most."
+    )
+    if json_file is not None:
+        figures = {
+            "method": method,
+            "speedup": speed.speedup,
+            "images_per_second": speed.cached.images_per_second,
+            "warm_images_per_second": speed.cached.warm_images_per_second,
+            "plain_images_per_second": speed.plain.images_per_second,
+            "peak_mib": speed.cached.peak_mib,
+            "plain_peak_mib": speed.plain.peak_mib,
+            "worst_loss_difference": speed.worst_loss_difference,
+            "machine": speed.machine,
+        }
+        write_text_atomically(json_file, json.dumps(figures, indent=2) + "\n")
+
+
+@benchmark_app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A folder of 'benchmark federated'.")],
+    out: Annotated[Path | None, typer.Option(help="The page; FOLDER.md by default.")] = None,
+) -> None:
+    """Write a page of tables and figures from a benchmark's results."""
+    from napari_fedsam.app.benchmark.report import write_report
+
+    page = out or folder.with_suffix(".md")
+    write_report(folder, page)
+    console.print(f"{page}", markup=False)

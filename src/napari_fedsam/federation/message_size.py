@@ -1,0 +1,53 @@
+"""The bytes that a round costs a site, from real messages as they are serialised."""
+
+from dataclasses import dataclass
+
+from flwr.app import Message, MetricRecord, RecordDict
+
+from napari_fedsam.federation.in_process import payload_of, stand_in_for_a_run
+from napari_fedsam.federation.messages import (
+    CONFIG_KEY,
+    EVALUATE_METRICS,
+    METRICS_KEY,
+    SHARED_KEY,
+    TRAIN_METRICS,
+    config_record,
+    shared_record,
+)
+from napari_fedsam.personalization.personalised_model import PersonalisedModel
+
+
+@dataclass(frozen=True)
+class RoundBytes:
+    """What one site sends and receives in a round.
+
+    Parameters
+    ----------
+    up, down : int
+        In bytes, for training and judging together.
+    """
+
+    up: int
+    down: int
+
+
+def round_bytes(model: PersonalisedModel) -> RoundBytes:
+    """Serialise the messages of a round and return their sizes.
+
+    Parameters
+    ----------
+    model : PersonalisedModel
+    """
+    stand_in_for_a_run()
+    config = {CONFIG_KEY: config_record(model.recipe.hash, 1)}
+    shared = {SHARED_KEY: shared_record(model.shared_state())}
+    trained = {METRICS_KEY: MetricRecord(dict.fromkeys(TRAIN_METRICS, 1.0))}
+    judged = {METRICS_KEY: MetricRecord(dict.fromkeys(EVALUATE_METRICS, 1.0))}
+    down = 2 * _size({**shared, **config})
+    return RoundBytes(
+        up=_size({**shared, **trained, **config}) + _size({**judged, **config}), down=down
+    )
+
+
+def _size(content: dict[str, object]) -> int:
+    return len(payload_of(Message(RecordDict(content), 1, "train")))

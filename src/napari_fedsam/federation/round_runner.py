@@ -1,0 +1,292 @@
+"""Rounds at the coordinator: ask the sites, check, combine, keep, and let the sites judge."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from napari_fedsam.federation.aggregation import (
+    adam_step,
+    combine,
+    similarity_weights,
+    site_weights,
+    weighted_mean,
+)
+from napari_fedsam.federation.checkpoints import Aggregate, CheckpointStore
+from napari_fedsam.federation.errors import RefusedMessageError, ReplyCode
+from napari_fedsam.federation.messages import (
+    CONFIG_KEY,
+    EVALUATE_METRICS,
+    EXAMPLES_KEY,
+    SHARED_KEY,
+    SharedSpec,
+    check_recipe,
+    config_record,
+    read_metrics,
+    shared_record,
+)
+from napari_fedsam.federation.round_result import RoundResult, SiteRound
+from napari_fedsam.federation.update_checks import (
+    check_round,
+    check_update,
+    code_of_error,
+    unusual_norms,
+)
+from napari_fedsam.federation.update_folder import FlatLayout, UpdateFolder, Vector
+from napari_fedsam.personalization.methods import method_named
+from napari_fedsam.personalization.recipe import Recipe
+
+_POLL_SECONDS = 0.5
+
+
+class RoundRunner:
+    """Runs the rounds of a recipe on any of Flower's engines.
+
+    Updates that fail a check are left out, recorded with a code, and their sites are told; a
+    round with fewer good updates than the recipe's minimum leaves the shared parameters as they
+    were; every round is saved before the sites are asked to judge it. A round ends with the
+    answers that came before its deadline.
+
+    Parameters
+    ----------
+    grid : Grid
+        Flower's connection to the sites.
+    recipe : Recipe
+    spec : mapping of str to (shape, dtype)
+        The recipe's shared parameters.
+    initial : mapping of str to Tensor
+        What the first round starts from.
+    store : CheckpointStore
+        Where rounds are kept.
+    name_of : callable
+        Returns a site's name for Flower's number.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        recipe: Recipe,
+        spec: SharedSpec,
+        initial: Mapping[str, Tensor],
+        store: CheckpointStore,
+        *,
+        name_of: Callable[[str], str] = str,
+    ) -> None:
+        self._grid = grid
+        self._recipe = recipe
+        self._options = recipe.federation
+        self._alike = method_named(recipe.method).aggregation == "similarity"
+        self._layout = FlatLayout(spec)
+        self._spec = spec
+        self._store = store
+        self._name_of = name_of
+        self._current = store.newest(recipe.hash) or Aggregate(dict(initial))
+        # What sites were not told yet about updates of theirs.
+        self._left_out: dict[str, str] = {}
+
+    def run(self, rounds: int, *, may_start: Callable[[], bool] = lambda: True) -> None:
+        """Run rounds one after the other while `may_start` allows the next."""
+        for _ in range(rounds):
+            nodes = self._enough_nodes(may_start)
+            if not nodes:
+                return
+            self._run_round(nodes)
+
+    def _enough_nodes(self, may_start: Callable[[], bool]) -> list[int]:
+        while may_start():
+            nodes = sorted(self._grid.get_node_ids())
+            if len(nodes) >= self._recipe.minimum_sites:
+                return nodes
+            time.sleep(_POLL_SECONDS)
+        return []
+
+    def _run_round(self, nodes: list[int]) -> None:
+        started = time.monotonic()
+        number = self._store.next_round()
+        sites: dict[str, SiteRound] = {}
+        updates = UpdateFolder(self._store.arrivals, self._layout.size)
+        try:
+            self._exchange("train", number, nodes, sites, _UpdateReader(self, updates, number))
+            self._leave_out_unusual(updates, sites)
+            result = self._aggregate(number, updates, sites)
+        finally:
+            updates.remove()
+        result = self._store.save(
+            result.finished(sites.values(), time.monotonic() - started, complete=False),
+            self._current if result.aggregated else None,
+        )
+        if result.aggregated:
+            # Sites that came in the meantime judge, too, and thereby receive the model.
+            present = sorted(self._grid.get_node_ids())
+            self._exchange("evaluate", number, present, sites, _JudgementReader(self, number))
+        seconds = time.monotonic() - started
+        self._store.update(result.finished(sites.values(), seconds, complete=True))
+
+    def _leave_out_unusual(self, updates: UpdateFolder, sites: dict[str, SiteRound]) -> None:
+        past = self._store.accepted_norms(self._recipe.hash)
+        for site in unusual_norms(updates.norms, past, self._options.norm_limit):
+            updates.discard(site)
+            code = ReplyCode.UNUSUAL_NORM.value
+            sites[site] = sites[site].model_copy(update={"code": code})
+            self._left_out[site] = code
+
+    def _aggregate(
+        self, number: int, updates: UpdateFolder, sites: Mapping[str, SiteRound]
+    ) -> RoundResult:
+        empty = RoundResult(round=number, recipe_hash=self._recipe.hash)
+        if len(updates.sites) < self._recipe.minimum_sites:
+            return empty
+        weights = site_weights({site: sites[site].cases for site in updates.sites}, self._options)
+        if self._alike:
+            self._current = self._each_sites_own(updates, weights)
+        else:
+            self._current = self._common(combine(updates, weights, self._options))
+        return empty.model_copy(update={"aggregated": True})
+
+    def _common(self, change: Vector) -> Aggregate:
+        moments = None
+        if self._options.aggregation == "fedadam":
+            step = self._store.aggregated_rounds(self._recipe.hash) + 1
+            rate = self._options.server_learning_rate
+            change, moments = adam_step(change, self._current.moments, step, rate)
+        shared = self._layout.flatten(self._current.shared)
+        return Aggregate(self._layout.unflatten(shared + change), moments=moments)
+
+    def _each_sites_own(self, updates: UpdateFolder, weights: Mapping[str, float]) -> Aggregate:
+        """Return the common average for newcomers, and one for each site by similarity."""
+        own = dict(self._current.own)
+        for site, row in similarity_weights(updates, weights).items():
+            sent = {other: self._layout.flatten(self._sent_to(other)) for other in row}
+            start = np.sum([row[other] * sent[other] for other in row], axis=0, dtype=np.float32)
+            own[site] = self._layout.unflatten(start + weighted_mean(updates, row))
+        starts = [
+            weight * self._layout.flatten(self._sent_to(site)) for site, weight in weights.items()
+        ]
+        common = np.sum(starts, axis=0, dtype=np.float32) + weighted_mean(updates, weights)
+        return Aggregate(self._layout.unflatten(common), own=own)
+
+    def _sent_to(self, site: str) -> Mapping[str, Tensor]:
+        return self._current.own.get(site, self._current.shared)
+
+    def _exchange(
+        self,
+        kind: str,
+        number: int,
+        nodes: Iterable[int],
+        sites: dict[str, SiteRound],
+        read: "Callable[[Message, SiteRound], SiteRound]",
+    ) -> None:
+        """Send one instruction to each node, and read the answers one at a time."""
+        deadline = time.monotonic() + 60 * self._options.deadline_minutes
+        common = shared_record(self._current.shared)
+        messages = [self._instruction(kind, number, node, common) for node in nodes]
+        asked = [str(message.metadata.dst_node_id) for message in messages]
+        ids = list(self._grid.push_messages(messages))
+        size = sum(len(array.data) for array in common.values())
+        for site in asked:
+            known = sites.get(site, SiteRound(node_id=site, name=self._name_of(site)))
+            sites[site] = known.model_copy(
+                update={"bytes_sent": known.bytes_sent + size, f"{kind}_asked": True}
+            )
+        waiting = {}
+        for message_id, site in itertools.zip_longest(ids, asked):
+            if message_id:
+                waiting[message_id] = site
+            else:
+                # SuperLink did not take the message.
+                sites[site] = sites[site].refused(kind, ReplyCode.FAILED.value)
+        while waiting and time.monotonic() < deadline:
+            for message_id, site in list(waiting.items()):
+                for reply in self._grid.pull_messages([message_id]):
+                    del waiting[message_id]
+                    sites[site] = self._counted(reply, read(reply, sites[site]))
+            if waiting:
+                time.sleep(_POLL_SECONDS)
+        for site in waiting.values():
+            code = ReplyCode.NO_ANSWER.value
+            sites[site] = sites[site].refused(kind, code)
+
+    def _instruction(self, kind: str, number: int, node: int, common: ArrayRecord) -> Message:
+        own = self._current.own.get(str(node))
+        config = config_record(
+            self._recipe.hash, number, left_out=self._left_out.pop(str(node), "")
+        )
+        content = RecordDict(
+            {SHARED_KEY: common if own is None else shared_record(own), CONFIG_KEY: config}
+        )
+        # The grid's own default would let Flower answer for a site before the deadline.
+        return Message(
+            content,
+            node,
+            kind,
+            ttl=60 * self._options.deadline_minutes + 60,
+            group_id=str(number),
+        )
+
+    @staticmethod
+    def _counted(reply: Message, site: SiteRound) -> SiteRound:
+        if not reply.has_content():
+            return site
+        records = reply.content.array_records.values()
+        received = sum(len(array.data) for record in records for array in record.values())
+        return site.model_copy(update={"bytes_received": site.bytes_received + received})
+
+
+class _UpdateReader:
+    """Checks an update and puts what its site changed into the folder."""
+
+    def __init__(self, runner: RoundRunner, updates: UpdateFolder, number: int) -> None:
+        self._runner = runner
+        self._updates = updates
+        self._number = number
+
+    def __call__(self, reply: Message, site: SiteRound) -> SiteRound:
+        runner = self._runner
+        if reply.has_error():
+            return site.refused("train", code_of_error(reply))
+        try:
+            shared, metrics = check_update(
+                reply.content, runner._recipe.hash, runner._spec, self._number
+            )
+        except RefusedMessageError as error:
+            runner._left_out[site.node_id] = error.code.value
+            return site.refused("train", error.code.value)
+        sent = runner._layout.flatten(runner._sent_to(site.node_id))
+        self._updates.add(site.node_id, runner._layout.flatten(shared) - sent)
+        return site.model_copy(
+            update={
+                "cases": int(metrics[EXAMPLES_KEY]),
+                "loss": metrics["loss"],
+                "training_seconds": metrics["seconds"],
+                "norm": self._updates.norms[site.node_id],
+            }
+        )
+
+
+class _JudgementReader:
+    """Checks what a site says about the round's model."""
+
+    def __init__(self, runner: RoundRunner, number: int) -> None:
+        self._runner = runner
+        self._number = number
+
+    def __call__(self, reply: Message, site: SiteRound) -> SiteRound:
+        if reply.has_error():
+            return site.refused("evaluate", code_of_error(reply))
+        try:
+            check_recipe(reply.content, self._runner._recipe.hash)
+            check_round(reply.content, self._number)
+            metrics = read_metrics(reply.content, EVALUATE_METRICS)
+        except RefusedMessageError as error:
+            return site.refused("evaluate", error.code.value)
+        return site.model_copy(
+            update={
+                "held_out": int(metrics[EXAMPLES_KEY]),
+                "dice": {kind: metrics[f"dice-{kind}"] for kind in ("none", "box")},
+                "activated": bool(metrics["activated"]),
+            }
+        )

@@ -1,0 +1,75 @@
+"""What a site's user has set about taking part."""
+
+import datetime
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from napari_fedsam.federation.errors import FederationError
+from napari_fedsam.files import write_text_atomically
+from napari_fedsam.personalization.federation_options import HOURS, within_hours
+from napari_fedsam.personalization.method_options import Options
+
+
+class SiteSettings(Options):
+    """When this site trains, and with how much of the machine.
+
+    Attributes
+    ----------
+    paused : bool
+        Stay connected but decline every round.
+    hours : str
+        Local hours in which to train, such as `22:00-06:00`; "" for all.
+    threads : int, optional
+        Threads for training; half of the processors by default. Takes effect with the next join.
+    new_cases : int
+        Training cases that must be new since the last training.
+    """
+
+    paused: bool = False
+    hours: str = Field(default="", pattern=HOURS)
+    threads: int | None = Field(default=None, ge=1)
+    new_cases: int = Field(default=0, ge=0)
+
+    @classmethod
+    def read(cls, path: Path) -> "SiteSettings":
+        """Read the settings; a missing file means the defaults.
+
+        Raises
+        ------
+        FederationError
+            When the file is damaged.
+        """
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return cls()
+        except ValidationError as error:
+            raise FederationError(
+                f"The site's settings {path} are damaged; correct or remove the file."
+            ) from error
+
+    def write(self, path: Path) -> None:
+        """Write the settings in one step."""
+        write_text_atomically(path, self.model_dump_json(indent=2) + "\n")
+
+    def declines(self, now: datetime.time, new_cases: int) -> str:
+        """Say why a round is declined now, "" when it is not.
+
+        Parameters
+        ----------
+        now : time
+            Local time of day.
+        new_cases : int
+            Training cases that came since the last training.
+        """
+        if self.paused:
+            return "This site is paused; it takes part again when the pause is ended."
+        if not within_hours(self.hours, now):
+            return f"This site trains between {self.hours}; the round was declined."
+        if new_cases < self.new_cases:
+            return (
+                f"There are {new_cases} new training cases since the last training, and this site "
+                f"waits for {self.new_cases}; the round was declined."
+            )
+        return ""

@@ -1,0 +1,134 @@
+"""A federation of simulated sites in this process, without any transport.
+
+The sites do what the ClientApp does in a round, and the combination is that of the ServerApp; it
+needs neither Flower nor a disk, so that experiments run wherever torch does.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from napari_fedsam.personalization.personalised_model import (
+    PersonalisedModel,
+    State,
+    build_personalised_model,
+)
+from napari_fedsam.personalization.recipe import Recipe
+from napari_fedsam.training.aggregation import similarity_weights, weighted_average
+from napari_fedsam.training.feature_cache import FeatureCache
+from napari_fedsam.training.local_update import Moment, local_update
+from napari_fedsam.training.progress import Progress
+from napari_fedsam.training.samples import TrainingSample
+
+
+@dataclass(frozen=True, eq=False)
+class SimulatedSite:
+    """A site with its training cases.
+
+    Parameters
+    ----------
+    name : str
+    train : sequence of TrainingSample
+    """
+
+    name: str
+    train: Sequence[TrainingSample]
+
+
+class SimulatedFederation:
+    """Runs rounds, one site after the other, with one model.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        A method that pools the cases trains on those of all sites together.
+    sites : sequence of SimulatedSite
+    device : torch.device
+    cache : FeatureCache
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        sites: Sequence[SimulatedSite],
+        device: torch.device,
+        cache: FeatureCache,
+    ) -> None:
+        self.recipe = recipe
+        self.sites = list(sites)
+        self.device = device
+        self.model = build_personalised_model(recipe).to(device)
+        self._cache = cache
+        shared, local = self.model.shared_state(), self.model.local_state()
+        self.shared: dict[str, State] = {site.name: shared for site in sites}
+        self.local: dict[str, State] = {site.name: local for site in sites}
+        self._trainers = self.sites
+        if self.model.method.pooled:
+            everything = [sample for site in sites for sample in site.train]
+            self._trainers = [SimulatedSite(sites[0].name, everything)]
+
+    def run_round(
+        self, number: int, *, progress: Callable[[str, Progress], None] | None = None
+    ) -> dict[str, float]:
+        """Run one round.
+
+        Parameters
+        ----------
+        number : int
+            From 1.
+        progress : callable, optional
+            Called with the site's name.
+
+        Returns
+        -------
+        dict of str to float
+            The loss at each site before the exchange.
+        """
+        losses: dict[str, float] = {}
+        updates: dict[str, State] = {}
+        for site in self._trainers:
+            losses[site.name] = self._train(site, "update", number, progress)
+            updates[site.name] = self.model.shared_state()
+            self.local[site.name] = self.model.local_state()
+        self.shared = self._combined(updates)
+        for site in self._trainers:
+            self._train(site, "personalise", number, progress)
+            self.local[site.name] = self.model.local_state()
+        return losses
+
+    def personalised(self, site: str) -> PersonalisedModel:
+        """Return the model with a site's parameters, until the next call."""
+        return self.model.load_shared(self.shared[site]).load_local(self.local[site])
+
+    def _train(
+        self,
+        site: SimulatedSite,
+        moment: Moment,
+        number: int,
+        progress: Callable[[str, Progress], None] | None,
+    ) -> float:
+        update = local_update(
+            self.personalised(site.name),
+            site.train,
+            seed=self.recipe.seed + number,
+            moment=moment,
+            round_number=number,
+            progress=None if progress is None else lambda done: progress(site.name, done),
+            cache=self._cache,
+        )
+        return update.loss
+
+    def _combined(self, updates: Mapping[str, State]) -> dict[str, State]:
+        names = [site.name for site in self._trainers]
+        states = [updates[name] for name in names]
+        if self.model.method.aggregation == "similarity":
+            before = [self.shared[name] for name in names]
+            weights = similarity_weights(states, before)
+            return {
+                name: weighted_average(states, row)
+                for name, row in zip(names, weights, strict=True)
+            }
+        cases = [len(site.train) for site in self._trainers]
+        average = weighted_average(states, cases)
+        return {site.name: average for site in self.sites}

@@ -1,0 +1,220 @@
+"""Runs of the federated benchmark: their numbers, their resume, and every engine alike."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from napari_fedsam.app.benchmark import federated
+from napari_fedsam.app.benchmark.experiment import ExperimentConfig
+from napari_fedsam.app.benchmark.federated import run_benchmark
+from napari_fedsam.app.benchmark.results import ResultsFolder
+from napari_fedsam.app.cli import app
+from napari_fedsam.errors import FedSamError
+from napari_fedsam.training.errors import ManifestError
+
+QUICK = ExperimentConfig(training={"epochs": 1, "augmentations": 0, "batch_size": 1})
+
+
+def run(manifest, out, methods=("lora_fedavg",), **changes):
+    options = {
+        "rounds": 2,
+        "seeds": [0],
+        "protocol": "in_federation",
+        "config": QUICK,
+        "train_images": None,
+        "split": "test",
+        "clicks": False,
+        "engine": "direct",
+        "device": "cpu",
+        "tell": lambda _line: None,
+    }
+    run_benchmark(manifest, ["disc"], methods, out, **(options | changes))
+    return ResultsFolder(out)
+
+
+def values(folder, metric, **which):
+    return {
+        (row.method, row.site, row.round): row.value
+        for row in folder.tables()[0]
+        if row.metric == metric and all(getattr(row, k) == v for k, v in which.items())
+    }
+
+
+@pytest.fixture(scope="module")
+def done(manifest, tmp_path_factory):
+    return run(manifest, tmp_path_factory.mktemp("bench"), ("lora_fedavg", "local"), clicks=True)
+
+
+def test_every_site_round_and_prompt_is_measured(done) -> None:
+    proposals = values(done, "dice", prompt="none")
+    assert set(proposals) == {
+        (method, site, number)
+        for method in ("lora_fedavg", "local")
+        for site in ("north", "south")
+        for number in (1, 2)
+    }
+    assert all(0 <= value <= 1 for value in proposals.values())
+    boxes = values(done, "dice", prompt="box")
+    assert {number for _, _, number in boxes} == {2}
+    assert min(boxes.values()) > 0.5
+    assert set(values(done, "hd95")) == set(boxes) == set(values(done, "surface_dice"))
+
+
+def test_only_what_is_exchanged_costs_bytes(done) -> None:
+    sent = values(done, "bytes_up")
+    assert {method for method, _, _ in sent} == {"lora_fedavg"}
+    # The decoder and the rest in float32, hardly compressible.
+    assert all(14e6 < size < 18e6 for size in sent.values())
+    received = values(done, "bytes_down")
+    assert all(received[key] > 1.5 * sent[key] for key in sent)
+
+
+def test_clicks_are_counted_per_image(done) -> None:
+    counts = values(done, "noc90", prompt="clicks")
+    assert counts
+    assert all(0 <= count <= 10 for count in counts.values())
+    images = [row for row in done.tables()[1] if row.metric == "noc90"]
+    assert len({row.image for row in images}) == 4
+
+
+def test_the_facts_of_a_run_are_kept(done) -> None:
+    facts = done.runs["disc-lora_fedavg-seed0"]
+    assert facts["run"]["recipe"]["rounds"] == 2
+    assert facts["train_images"] == {"north": 1, "south": 1}
+    assert facts["environment"]["torch"]
+
+
+def test_a_finished_run_is_not_run_again(done, manifest, tmp_path, monkeypatch) -> None:
+    folder = done._folder
+
+    def never(*_args, **_kwargs):
+        raise AssertionError("run again")
+
+    monkeypatch.setattr(federated.FederatedRun, "execute", never)
+    run(manifest, folder, ("lora_fedavg", "local"))
+
+
+def test_an_interrupted_run_goes_on_with_the_same_numbers(manifest, tmp_path, done) -> None:
+    told = []
+
+    def interrupt(line):
+        told.append(line)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(manifest, tmp_path, tell=interrupt)
+    assert len(told) == 1
+    assert "round 1" in told[0]
+    resumed = run(manifest, tmp_path, tell=told.append)
+    assert len(told) == 2
+    assert "round 2" in told[1]
+    expected = {k: v for k, v in values(done, "dice", prompt="none").items() if k[0] != "local"}
+    assert values(resumed, "dice", prompt="none") == expected
+    assert not (tmp_path / "unfinished" / "disc-lora_fedavg-seed0").exists()
+
+
+def test_an_unseen_site_is_measured_and_not_trained_on(manifest, tmp_path) -> None:
+    folder = run(manifest, tmp_path, ("pfedsam",), protocol="unseen_site", rounds=1)
+    assert set(folder.runs) == {
+        "disc-pfedsam-without-north-seed0",
+        "disc-pfedsam-without-south-seed0",
+    }
+    for name, facts in folder.runs.items():
+        assert list(facts["train_images"]) != list(facts["measured_images"])
+        assert facts["run"]["unseen"] in name
+    assert {site for _, site, _ in values(folder, "dice", prompt="none")} == {"north", "south"}
+
+
+def test_a_variant_is_a_method_with_other_options(manifest, tmp_path) -> None:
+    config = QUICK.model_copy(
+        update={
+            "methods": ExperimentConfig.model_validate(
+                {
+                    "methods": {
+                        "frozen_decoder": {"method": "pfedsam", "options": {"decoder": "frozen"}}
+                    }
+                }
+            ).methods
+        }
+    )
+    folder = run(manifest, tmp_path, ("frozen_decoder",), config=config, rounds=1)
+    recipe = folder.runs["disc-frozen_decoder-seed0"]["run"]["recipe"]
+    assert (recipe["method"], recipe["options"]["decoder"]) == ("pfedsam", "frozen")
+
+
+@pytest.mark.parametrize("engine", ["inprocess", "simulation"])
+def test_the_apps_give_the_same_numbers_as_the_plain_loop(manifest, tmp_path, engine) -> None:
+    if engine == "simulation":
+        pytest.importorskip("ray", reason="Flower's simulation is not installed")
+    direct = run(manifest, tmp_path / "direct", ("pfedsam",))
+    through = run(manifest, tmp_path / engine, ("pfedsam",), engine=engine)
+    expected = values(direct, "dice", prompt="none")
+    found = values(through, "dice", prompt="none")
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        assert found[key] == pytest.approx(value, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"methods": ("magic",)}, "no method named 'magic'"),
+        ({"device": "tpu"}, "no device 'tpu'"),
+        ({"config": ExperimentConfig(training={"epochs": -1})}, "wrong at training.epochs"),
+        ({"engine": "inprocess", "methods": ("local",)}, "exchanges nothing"),
+    ],
+)
+def test_what_cannot_be_run_is_told(manifest, tmp_path, changes, sentence) -> None:
+    methods = changes.pop("methods", ("pfedsam",))
+    with pytest.raises(FedSamError, match=sentence):
+        run(manifest, tmp_path, methods, **changes)
+
+
+def test_an_unknown_task_is_told(manifest, tmp_path) -> None:
+    with pytest.raises(ManifestError, match="has no rows for liver"):
+        run_benchmark(
+            manifest, ["liver"], ["local"], tmp_path, rounds=1, seeds=[0],
+            protocol="in_federation", config=QUICK, train_images=None, split="test",
+            clicks=False, engine="direct", device="cpu", tell=print,
+        )  # fmt: skip
+
+
+def test_a_broken_configuration_is_told(tmp_path) -> None:
+    (tmp_path / "c.json").write_text('{"training": 3}', encoding="utf-8")
+    with pytest.raises(FedSamError, match=r"c\.json is wrong at training"):
+        ExperimentConfig.read(tmp_path / "c.json")
+    with pytest.raises(FedSamError, match="cannot be read"):
+        ExperimentConfig.read(tmp_path / "gone.json")
+
+
+def test_the_report_is_made_from_the_tables(done, tmp_path) -> None:
+    folder = done._folder
+    page = tmp_path / "page.md"
+    result = CliRunner().invoke(app, ["benchmark", "report", str(folder), "--out", str(page)])
+    assert result.exit_code == 0, result.output
+    text = page.read_text(encoding="utf-8")
+    for heading in ("Dice without a prompt", "Cost of a round", "Clicks to Dice", "Figures"):
+        assert heading in text
+    mean = sum(
+        v for k, v in values(done, "dice", prompt="none").items() if k[0] == "local" and k[2] == 2
+    )
+    assert f"| local | {mean / 2:.3f} |" in text
+    assert (folder / "figures" / "dice_per_round.png").stat().st_size > 5000
+
+
+def test_an_empty_folder_has_no_report(tmp_path) -> None:
+    from napari_fedsam.app.benchmark.report import write_report
+    from napari_fedsam.app.benchmark.results import ResultsError
+
+    with pytest.raises(ResultsError, match="no finished run"):
+        write_report(tmp_path, tmp_path / "page.md")
+
+
+def test_methods_are_listed() -> None:
+    result = CliRunner().invoke(app, ["methods", "--model", "vit_b", "--json"])
+    listed = {method["name"]: method for method in json.loads(result.output)}
+    # FedFMS: adapters and decoder; every parameter. One structure token comes on top.
+    assert listed["fedmsa"]["shared"] == 7_100_928 + 4_058_340 + 256
+    assert listed["fedsam"]["shared"] == 93_735_472 + 256
+    assert listed["local"]["bytes_per_round"] == 0

@@ -1,0 +1,421 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
+
+from napari_fedsam.federation.checkpoints import CheckpointStore
+from napari_fedsam.federation.errors import FederationError, ReplyCode
+from napari_fedsam.federation.in_process import InProcessGrid
+from napari_fedsam.federation.messages import config_record, left_out_of, round_of
+from napari_fedsam.federation.round_runner import RoundRunner
+from napari_fedsam.personalization.federation_options import FederationOptions, PrivacyOptions
+
+SPEC = {"w": ((2,), "float32")}
+INITIAL = {"w": torch.tensor([0.0, 1.0])}
+SITES = {2: (1, 10.0), 3: (3, 2.0)}  # node id: training cases, added by its training
+
+
+@pytest.fixture
+def agreed(recipe):
+    """Return the recipe with other options of the federation."""
+
+    def make(minimum_sites=2, method="pfedsam", **options):
+        changes = {"federation": FederationOptions(**options), "minimum_sites": minimum_sites}
+        if method != recipe.method:
+            changes.update(method=method, options=type(recipe.options)())
+        return recipe.model_copy(update=changes)
+
+    return make
+
+
+def update(message, added, cases, recipe_hash=None, round_number=None, **arrays):
+    start = message.content.array_records["shared"]["w"].numpy()
+    shared = ArrayRecord({"w": Array(start + np.float32(added)), **arrays})
+    metrics = MetricRecord({"num-examples": cases, "loss": 1.0 / cases, "seconds": 1.0})
+    config = config_record(
+        recipe_hash or message.content["config"]["recipe-hash"],
+        round_number or round_of(message.content),
+    )
+    content = {"shared": shared, "metrics": metrics, "config": config}
+    return Message(RecordDict(content), reply_to=message)
+
+
+def judgement(message, cases=2, dice=0.5, activated=1):
+    metrics = {
+        "num-examples": cases,
+        "dice-none": dice,
+        "dice-box": dice / 2,
+        "activated": activated,
+    }
+    content = {"metrics": MetricRecord(metrics), "config": message.content["config"]}
+    return Message(RecordDict(content), reply_to=message)
+
+
+@dataclasses.dataclass
+class Received:
+    node: int
+    kind: str
+    w: np.ndarray
+    left_out: ReplyCode | None
+
+
+def app_with(received=None, **odd):
+    """Sites that train by adding; `odd` replaces the answers of some, by name of their folder."""
+    app = ClientApp()
+    log = received if received is not None else []
+
+    def note(message, context):
+        w = message.content.array_records["shared"]["w"].numpy()
+        kind = message.metadata.message_type
+        log.append(Received(context.node_id, kind, w, left_out_of(message.content)))
+        return w
+
+    @app.train()
+    def train(message, context):
+        note(message, context)
+        name = context.node_config["site-folder"]
+        if name in odd:
+            return odd[name](message)
+        cases, added = SITES[context.node_id]
+        return update(message, added, cases)
+
+    @app.evaluate()
+    def evaluate(message, context):
+        w = note(message, context)
+        return judgement(message, cases=context.node_id, dice=abs(float(w[0])) / 100)
+
+    return app
+
+
+def run(folder, recipe, app, sites, rounds=1, grid=None, **options):
+    store = CheckpointStore(folder)
+    grid = grid or InProcessGrid(app, {node: Path(name) for node, name in sites.items()})
+    RoundRunner(grid, recipe, SPEC, INITIAL, store, **options).run(rounds)
+    return store
+
+
+def newest(store, recipe):
+    return store.newest(recipe.hash).shared["w"]
+
+
+def test_a_round_is_the_average_weighted_by_cases(tmp_path, agreed):
+    recipe = agreed()
+    store = run(tmp_path, recipe, app_with(), {2: "a", 3: "b"})
+    expected = INITIAL["w"] + (1 * 10.0 + 3 * 2.0) / 4
+    assert torch.allclose(newest(store, recipe), expected)
+    (result,) = store.results()
+    assert (result.round, result.aggregated, result.updates, result.cases) == (1, True, 2, 4)
+    assert result.loss == pytest.approx((1 * 1.0 + 3 * (1 / 3)) / 4)
+    assert result.dice == pytest.approx({"none": 0.04, "box": 0.02})
+    assert (result.evaluations, result.activated, result.refused) == (2, 2, ())
+    assert result.complete
+    assert [site.norm for site in result.sites] == pytest.approx([10 * 2**0.5, 2 * 2**0.5])
+    assert all(site.bytes_sent == 2 * site.bytes_received > 0 for site in result.sites)
+
+
+@pytest.mark.parametrize(
+    ("options", "added"),
+    [
+        ({"case_cap": 2}, (1 * 10.0 + 2 * 2.0) / 3),
+        ({"case_cap": 1}, 6.0),
+        ({"weights": "equal"}, 6.0),
+    ],
+)
+def test_what_a_site_weighs_is_an_option(tmp_path, agreed, options, added):
+    recipe = agreed(**options)
+    store = run(tmp_path, recipe, app_with(), {2: "a", 3: "b"})
+    assert torch.allclose(newest(store, recipe), INITIAL["w"] + added)
+
+
+def test_rounds_go_on_from_the_newest_checkpoint(tmp_path, agreed):
+    recipe = agreed()
+    run(tmp_path, recipe, app_with(), {2: "a", 3: "b"}, rounds=2)
+    store = run(tmp_path, recipe, app_with(), {2: "a", 3: "b"})
+    assert [result.round for result in store.results()] == [1, 2, 3]
+    assert torch.allclose(newest(store, recipe), torch.tensor([12.0, 13.0]))
+    assert store.newest("b" * 64) is None
+    assert store.best().round == 3
+
+
+BAD_UPDATES = {
+    "nan": (lambda m: update(m, float("nan"), 1), "refused-arrays"),
+    "infinite": (lambda m: update(m, float("inf"), 1), "refused-arrays"),
+    "extra": (lambda m: update(m, 1, 1, moe=Array(np.zeros(2))), "refused-arrays"),
+    "shape": (lambda m: update(m, 1, 1, w=Array(np.zeros(3, np.float32))), "refused-arrays"),
+    "dtype": (lambda m: update(m, 1, 1, w=Array(np.zeros(2))), "refused-arrays"),
+    "recipe": (lambda m: update(m, 1, 1, recipe_hash="b" * 64), "recipe-mismatch"),
+    "replayed": (lambda m: update(m, 1, 1, round_number=7), "other-round"),
+    "nocases": (lambda m: update(m, 1, -1), "refused-arrays"),
+    "error": (lambda m: Message(Error(100, "too-few-cases"), reply_to=m), "too-few-cases"),
+    "words": (lambda m: Message(Error(2, "/home/anna/x.dcm"), reply_to=m), "failed"),
+    "gone": (
+        lambda m: Message(Error(ErrorCode.NODE_UNAVAILABLE, "offline"), reply_to=m),
+        "no-answer",
+    ),
+}
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", BAD_UPDATES)
+def test_a_bad_update_is_left_out_and_recorded(tmp_path, agreed, name):
+    answer, code = BAD_UPDATES[name]
+    recipe = agreed()
+    sites = {2: "a", 3: "b", 4: name}
+    store = run(tmp_path, recipe, app_with(**{name: answer}), sites)
+    (result,) = store.results()
+    assert (result.aggregated, result.updates) == (True, 2)
+    assert [(refused.node_id, refused.code) for refused in result.refused] == [("4", code)]
+    assert torch.allclose(newest(store, recipe), torch.tensor([4.0, 5.0]))
+    assert "/home/anna" not in result.model_dump_json()
+    assert f"4: {code}" in result.summary
+    assert not store.arrivals.exists()
+
+
+def test_a_site_is_told_once_that_its_update_was_left_out(tmp_path, agreed):
+    received = []
+    bad = app_with(received, replayed=BAD_UPDATES["replayed"][0])
+    run(tmp_path, agreed(), bad, {2: "a", 3: "b", 4: "replayed"})
+    told = [(each.node, each.kind) for each in received if each.left_out]
+    assert told == [(4, "evaluate")]
+    assert received[-1].left_out is ReplyCode.OTHER_ROUND
+    assert "another round" in received[-1].left_out.explanation
+
+
+def test_every_code_is_explained():
+    assert all(code.explanation for code in ReplyCode)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("scale", [100.0, -100.0])
+def test_an_update_far_larger_than_the_others_is_left_out(tmp_path, agreed, scale):
+    received = []
+    app = app_with(received, big=lambda m: update(m, 4 * scale, 1))
+    recipe = agreed()
+    store = run(tmp_path, recipe, app, {2: "a", 3: "b", 4: "big"})
+    (result,) = store.results()
+    assert [(site.node_id, site.code) for site in result.refused] == [("4", "unusual-norm")]
+    assert torch.allclose(newest(store, recipe), torch.tensor([4.0, 5.0]))
+    assert received[-1].left_out is ReplyCode.UNUSUAL_NORM
+
+
+def test_an_update_far_larger_than_the_sites_past_is_left_out(tmp_path, agreed):
+    recipe = agreed(norm_limit=4.0)
+    sites = {2: "a", 3: "b"}
+    run(tmp_path, recipe, app_with(), sites, rounds=3)
+    # With two sites the round's own median says nothing.
+    app = app_with(b=lambda m: update(m, 9.0, 3))
+    (*_, result) = run(tmp_path, recipe, app, sites).results()
+    assert [(site.node_id, site.code) for site in result.refused] == [("3", "unusual-norm")]
+    assert not result.aggregated
+
+
+def test_without_a_limit_no_norm_is_unusual(tmp_path, agreed):
+    app = app_with(big=lambda m: update(m, 400.0, 4))
+    recipe = agreed(norm_limit=None)
+    store = run(tmp_path, recipe, app, {2: "a", 3: "b", 4: "big"})
+    assert store.results()[0].updates == 3
+
+
+def adding(**amounts):
+    """An app whose sites each add an amount, by the name of their folder."""
+    return app_with(
+        **{name: lambda m, a=amount: update(m, a, 1) for name, amount in amounts.items()}
+    )
+
+
+FIVE = {2: "p", 3: "q", 4: "r", 5: "s", 6: "t"}
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"aggregation": "median"}, 1.1),
+        ({"aggregation": "trimmed_mean", "trimmed_share": 0.2}, (1.0 + 1.1 + 1.2) / 3),
+        # The middle ones are as near to their neighbours; the first of them is taken.
+        ({"aggregation": "krum", "malicious_sites": 1}, 1.1),
+    ],
+)
+def test_robust_aggregation_withstands_a_poisoned_site(tmp_path, agreed, options, expected):
+    app = adding(p=1.0, q=1.1, r=1.2, s=1.35, t=-100.0)
+    recipe = agreed(5, norm_limit=None, **options)
+    store = run(tmp_path, recipe, app, FIVE)
+    change = (newest(store, recipe) - INITIAL["w"]).numpy()
+    assert change == pytest.approx(np.full(2, expected), rel=1e-5)
+
+
+def test_fedadam_steps_as_flowers_does_and_goes_on_after_a_restart(tmp_path, agreed):
+    from flwr.serverapp.strategy import FedAdam
+
+    recipe = agreed(aggregation="fedadam", server_learning_rate=0.1)
+    sites = {2: "a", 3: "b"}
+    flower = FedAdam(eta=0.1, weighted_by_key="num-examples")
+    current = INITIAL["w"].numpy()
+    for number in (1, 2, 3):
+        # A new runner each time: the moments come from the disk.
+        store = run(tmp_path, recipe, app_with(), sites)
+        flower.current_arrays = {"w": current}
+        content = RecordDict(
+            {
+                "arrays": ArrayRecord({"w": Array(current + np.float32(4.0))}),
+                "metrics": MetricRecord({"num-examples": 1}),
+            }
+        )
+        InProcessGrid(ClientApp(), {})
+        reply = Message(content, 1, "train")
+        reply.metadata.__dict__["_reply_to_message_id"] = "x"
+        arrays, _ = flower.aggregate_train(number, [reply])
+        current = arrays["w"].numpy()
+        assert newest(store, recipe).numpy() == pytest.approx(current, rel=1e-4)
+
+
+def test_every_site_receives_an_average_of_those_alike(tmp_path, agreed):
+    received = []
+    app = app_with(
+        received,
+        p=lambda m: update(m, [1.0, 0.0], 1),
+        q=lambda m: update(m, [1.0, 0.0], 1),
+        r=lambda m: update(m, [0.0, 1.0], 1),
+    )
+    recipe = agreed(method="fedsca")
+    store = run(tmp_path, recipe, app, {2: "p", 3: "q", 4: "r"}, rounds=2)
+    judged = {each.node: each.w for each in received if each.kind == "evaluate"}
+    assert judged[2] == pytest.approx([2.0, 1.0])
+    assert judged[3] == pytest.approx([2.0, 1.0])
+    assert judged[4] == pytest.approx([0.0, 3.0])
+    # Later joiners start from the average of all.
+    assert newest(store, recipe).numpy() == pytest.approx([4 / 3, 1 + 2 / 3])
+    received.clear()
+    run(tmp_path, recipe, app, {2: "p", 4: "r", 5: "q"})
+    asked = {each.node: each.w for each in received if each.kind == "train"}
+    assert asked[4] == pytest.approx([0.0, 3.0])
+    assert asked[5] == pytest.approx([4 / 3, 1 + 2 / 3])
+
+
+def test_central_noise_clips_each_update_and_hides_a_single_site(tmp_path, agreed):
+    privacy = PrivacyOptions(noise="central", clipping_norm=2**0.5, noise_multiplier=1e-6)
+    recipe = agreed(weights="equal", privacy=privacy)
+    store = run(tmp_path, recipe, app_with(), {2: "a", 3: "b"})
+    # Both were longer than the limit: each counts as one clipping norm.
+    change = newest(store, recipe) - INITIAL["w"]
+    assert torch.allclose(change, torch.ones(2), atol=1e-4)
+    assert not torch.equal(change, torch.ones(2))
+    loud = recipe.model_copy(
+        update={
+            "federation": recipe.federation.model_copy(
+                update={"privacy": privacy.model_copy(update={"noise_multiplier": 1e3})}
+            )
+        }
+    )
+    other = run(tmp_path / "loud", loud, app_with(), {2: "a", 3: "b"})
+    assert (newest(other, loud) - INITIAL["w"]).abs().max() > 5
+
+
+def test_too_few_good_updates_change_nothing_and_are_not_judged(tmp_path, agreed):
+    recipe = agreed()
+    received = []
+    bad = app_with(received, nan=BAD_UPDATES["nan"][0])
+    store = run(tmp_path, recipe, bad, {2: "a", 4: "nan"})
+    (result,) = store.results()
+    assert (result.aggregated, result.evaluations, len(result.refused)) == (False, 0, 1)
+    assert {each.kind for each in received} == {"train"}
+    assert store.newest(recipe.hash) is None
+    assert "nothing changed" in result.summary
+    store = run(tmp_path, recipe, app_with(), {2: "a", 3: "b"})
+    assert [(r.round, r.aggregated) for r in store.results()] == [(1, False), (2, True)]
+
+
+class SlowGrid(InProcessGrid):
+    """Some sites never answer, and some come only when the first updates are in."""
+
+    def __init__(self, app, sites, *, silent=(), late=()):
+        super().__init__(app, {node: Path(name) for node, name in sites.items()})
+        self._silent, self._late, self._pulled = set(silent), set(late), False
+
+    def get_node_ids(self):
+        return [node for node in super().get_node_ids() if self._pulled or node not in self._late]
+
+    def _deliver(self, message):
+        if message.metadata.dst_node_id in self._silent:
+            return f"never-{message.metadata.dst_node_id}"
+        return super()._deliver(message)
+
+    def pull_messages(self, message_ids):
+        self._pulled = True
+        return super().pull_messages(message_ids)
+
+
+@pytest.mark.faults
+def test_a_round_goes_on_at_its_deadline_without_those_who_did_not_answer(tmp_path, agreed):
+    recipe = agreed(deadline_minutes=0.01)
+    grid = SlowGrid(app_with(), {2: "a", 3: "b", 4: "c"}, silent=[4])
+    (result,) = run(tmp_path, recipe, None, {}, grid=grid).results()
+    assert (result.aggregated, result.updates) == (True, 2)
+    assert [(site.node_id, site.code) for site in result.refused] == [("4", "no-answer")]
+    assert [site.judgement_code for site in result.sites] == ["", "", "no-answer"]
+
+
+@pytest.mark.faults
+def test_a_late_joiner_receives_the_rounds_model_and_trains_in_the_next(tmp_path, agreed):
+    recipe = agreed()
+    received = []
+    grid = SlowGrid(
+        app_with(received, c=lambda m: update(m, 4.0, 1)), {2: "a", 3: "b", 4: "c"}, late=[4]
+    )
+    store = run(tmp_path, recipe, None, {}, rounds=2, grid=grid)
+    first, second = store.results()
+    assert (first.updates, second.updates) == (2, 3)
+    assert [each.kind for each in received if each.node == 4] == ["evaluate", "train", "evaluate"]
+    late = next(site for site in first.sites if site.node_id == "4")
+    assert (late.train_asked, late.accepted, late.held_out) == (False, False, 4)
+
+
+def test_no_round_starts_when_it_may_not(tmp_path, agreed):
+    recipe = agreed()
+    grid = InProcessGrid(app_with(), {2: Path("a"), 3: Path("b")})
+    store = CheckpointStore(tmp_path)
+    allowed = iter([True, False])
+    RoundRunner(grid, recipe, SPEC, INITIAL, store).run(5, may_start=lambda: next(allowed))
+    assert len(store.results()) == 1
+
+
+def test_sites_have_names_in_the_record(tmp_path, agreed):
+    names = {"2": "Hospital B", "3": "Hospital A"}
+    store = run(tmp_path, agreed(), app_with(), {2: "a", 3: "b"}, name_of=names.__getitem__)
+    assert [site.name for site in store.results()[0].sites] == ["Hospital A", "Hospital B"]
+
+
+def test_sites_without_held_out_cases_do_not_spoil_the_average(tmp_path, agreed):
+    app = ClientApp()
+    app.train()(lambda message, _context: update(message, 1.0, 1))
+    app.evaluate()(lambda message, context: judgement(message, cases=context.node_id - 2, dice=0.8))
+    (result,) = run(tmp_path, agreed(), app, {2: "a", 3: "b"}).results()
+    assert (result.evaluations, result.dice["none"]) == (1, pytest.approx(0.8))
+
+
+def test_a_half_saved_round_is_never_seen(tmp_path, agreed):
+    run(tmp_path, agreed(), app_with(), {2: "a", 3: "b"})
+    left = tmp_path / "rounds" / ".saving-x"
+    left.mkdir()
+    (left / "round.json").write_text("{")
+    store = CheckpointStore(tmp_path)
+    assert [result.round for result in store.results()] == [1]
+    store.remove_unfinished()
+    assert not left.exists()
+
+
+@pytest.mark.faults
+def test_damaged_parameters_are_refused_in_words(tmp_path, agreed):
+    recipe = agreed()
+    store = run(tmp_path, recipe, app_with(), {2: "a", 3: "b"})
+    path = tmp_path / "rounds" / "0001" / "shared.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(FederationError, match="round 1 are damaged"):
+        store.newest(recipe.hash)

@@ -1,0 +1,129 @@
+"""A federation in this process: what is exchanged, averaged and kept."""
+
+import numpy as np
+import pytest
+import torch
+
+from napari_fedsam.cases.case import Structure
+from napari_fedsam.personalization import Recipe, TrainingOptions
+from napari_fedsam.training.aggregation import similarity_weights, weighted_average
+from napari_fedsam.training.feature_cache import FeatureCache
+from napari_fedsam.training.local_update import local_update
+from napari_fedsam.training.simulated_federation import SimulatedFederation, SimulatedSite
+
+POLYP = Structure(value=3, name="polyp", color="#ff0000")
+CPU = torch.device("cpu")
+
+
+def equal(one, other) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+@pytest.fixture(scope="module")
+def sites(make_sample):
+    return [
+        SimulatedSite("north", [make_sample("a", (20, 22)), make_sample("aa", (30, 20))]),
+        SimulatedSite("south", [make_sample("b", (40, 26))]),
+    ]
+
+
+@pytest.fixture(scope="module")
+def cache():
+    return FeatureCache()
+
+
+@pytest.fixture
+def federate(sites, cache):
+    def build(method="pfedsam"):
+        options = TrainingOptions(epochs=1, batch_size=1, augmentations=0)
+        recipe = Recipe(
+            name="Polyps", method=method, structures=(POLYP,), training=options, rounds=2
+        )
+        return SimulatedFederation(recipe, sites, CPU, cache)
+
+    return build
+
+
+def test_the_average_is_weighted_by_hand() -> None:
+    one, other = {"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([4.0, 8.0])}
+    average = weighted_average([one, other], [2, 1])
+    assert average["w"].tolist() == [2.0, 4.0]
+    assert average["w"].dtype == torch.float32
+
+
+def test_like_updates_count_more() -> None:
+    start = {"w": torch.zeros(2)}
+    states = [{"w": torch.tensor(v)} for v in ([1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [-1.0, 0.0])]
+    weights = similarity_weights(states, [start] * 4)
+    np.testing.assert_allclose(weights.sum(axis=1), 1)
+    np.testing.assert_allclose(weights[0], [0.5, 0.5, 0, 0])
+    np.testing.assert_allclose(weights[2], [0, 0, 1, 0])
+
+
+def test_a_round_averages_what_the_sites_trained(federate, sites, cache) -> None:
+    federation = federate(method="lora_fedavg")
+    start = federation.model.shared_state()
+    federation.run_round(1)
+    updates = []
+    for site in sites:
+        model = federate(method="lora_fedavg").model
+        model.load_shared(start)
+        local_update(model, site.train, seed=1, cache=cache)
+        updates.append(model.shared_state())
+    expected = weighted_average(updates, [2, 1])
+    assert equal(federation.shared["north"], expected)
+    assert equal(federation.shared["south"], expected)
+    assert not equal(expected, start)
+
+
+def test_local_parameters_differ_from_site_to_site_and_last(federate) -> None:
+    federation = federate()
+    federation.run_round(1)
+    first = dict(federation.local)
+    assert not equal(first["north"], first["south"])
+    federation.run_round(2)
+    assert not equal(first["north"], federation.local["north"])
+    model = federation.personalised("south")
+    assert equal(model.local_state(), federation.local["south"])
+    assert equal(model.shared_state(), federation.shared["south"])
+
+
+def test_sites_that_train_alone_share_nothing(federate) -> None:
+    federation = federate(method="local")
+    federation.run_round(1)
+    assert federation.shared["north"] == {}
+    assert not equal(federation.local["north"], federation.local["south"])
+
+
+def test_pooled_cases_train_one_model(federate, sites, cache) -> None:
+    federation = federate(method="centralised")
+    start = federation.model.shared_state()
+    federation.run_round(1)
+    model = federate(method="centralised").model
+    model.load_shared(start)
+    everything = [sample for site in sites for sample in site.train]
+    local_update(model, everything, seed=1, cache=cache)
+    assert equal(federation.shared["south"], model.shared_state())
+
+
+def test_similar_sites_get_averages_of_their_own(federate) -> None:
+    federation = federate(method="fedsca")
+    federation.run_round(1)
+    assert not equal(federation.shared["north"], federation.shared["south"])
+
+
+def test_fine_tuning_comes_after_the_last_round_only(federate) -> None:
+    federation = federate(method="lora_fedavg_ft")
+    federation.run_round(1)
+    assert not any(value.any() for value in federation.local["north"].values())
+    federation.run_round(2)
+    assert any(value.any() for value in federation.local["north"].values())
+
+
+def test_the_order_of_a_sites_cases_makes_no_difference(federate, sites) -> None:
+    turned = [SimulatedSite(site.name, site.train[::-1]) for site in sites]
+    one = federate(method="lora_fedavg")
+    other = SimulatedFederation(one.recipe, turned, CPU, FeatureCache())
+    for federation in (one, other):
+        federation.run_round(1)
+    assert equal(one.shared["north"], other.shared["north"])
