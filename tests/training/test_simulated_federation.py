@@ -6,7 +6,12 @@ import torch
 
 from napari_fedsam.cases.case import Structure
 from napari_fedsam.personalization import Recipe, TrainingOptions
-from napari_fedsam.training.aggregation import similarity_weights, weighted_average
+from napari_fedsam.training.aggregation import (
+    apply_mean,
+    case_weights,
+    similarity_weights,
+    update_between,
+)
 from napari_fedsam.training.feature_cache import FeatureCache
 from napari_fedsam.training.local_update import local_update
 from napari_fedsam.training.simulated_federation import SimulatedFederation, SimulatedSite
@@ -45,18 +50,19 @@ def federate(sites, cache):
 
 
 def test_the_average_is_weighted_by_hand() -> None:
-    one, other = {"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([4.0, 8.0])}
-    average = weighted_average([one, other], [2, 1])
-    assert average["w"].tolist() == [2.0, 4.0]
+    start = {"w": torch.tensor([1.0, 1.0])}
+    trained = [{"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([4.0, 8.0])}]
+    updates = [update_between(start, state) for state in trained]
+    average = apply_mean(start, updates, case_weights([2, 1]))
+    torch.testing.assert_close(average["w"], torch.tensor([2.0, 4.0]))
     assert average["w"].dtype == torch.float32
 
 
 def test_like_updates_count_more() -> None:
-    start = {"w": torch.zeros(2)}
-    states = [{"w": torch.tensor(v)} for v in ([1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [-1.0, 0.0])]
-    weights = similarity_weights(states, [start] * 4)
+    updates = [{"w": torch.tensor(v)} for v in ([1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [-1.0, 0.0])]
+    weights = np.array(similarity_weights(updates, [0.25, 0.5, 0.125, 0.125]))
     np.testing.assert_allclose(weights.sum(axis=1), 1)
-    np.testing.assert_allclose(weights[0], [0.5, 0.5, 0, 0])
+    np.testing.assert_allclose(weights[0], [1 / 3, 2 / 3, 0, 0])
     np.testing.assert_allclose(weights[2], [0, 0, 1, 0])
 
 
@@ -69,8 +75,8 @@ def test_a_round_averages_what_the_sites_trained(federate, sites, cache) -> None
         model = federate(method="lora_fedavg").model
         model.load_shared(start)
         local_update(model, site.train, seed=1, cache=cache)
-        updates.append(model.shared_state())
-    expected = weighted_average(updates, [2, 1])
+        updates.append(update_between(start, model.shared_state()))
+    expected = apply_mean(start, updates, case_weights([2, 1]))
     assert equal(federation.shared["north"], expected)
     assert equal(federation.shared["south"], expected)
     assert not equal(expected, start)

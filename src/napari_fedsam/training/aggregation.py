@@ -1,4 +1,4 @@
-"""Combining the sites' updates of the shared parameters."""
+"""Combining the sites' updates of the shared parameters, as the coordinator does."""
 
 from collections.abc import Sequence
 
@@ -9,52 +9,57 @@ from numpy.typing import NDArray
 from napari_fedsam.personalization.personalised_model import State
 
 
-def weighted_average(
-    states: Sequence[State], weights: Sequence[float] | NDArray[np.float64]
-) -> State:
-    """Return the average of parameters, by name (FedAvg, McMahan et al. 2017).
+def update_between(before: State, after: State) -> State:
+    """Return what training changed, by name."""
+    return {name: after[name] - before[name] for name in before}
+
+
+def apply_mean(start: State, updates: Sequence[State], weights: Sequence[float]) -> State:
+    """Return parameters plus the weighted mean of updates (McMahan et al. 2017, 1602.05629).
 
     Parameters
     ----------
-    states : sequence of dict of str to float32 tensor
+    start : dict of str to float32 tensor
+    updates : sequence of dict of str to float32 tensor
         With the same names and shapes.
     weights : sequence of float
-        One for each, in any scale.
+        One for each, summing to 1.
     """
-    total = float(sum(weights))
-    average: State = {}
-    for name, first in states[0].items():
-        mean = torch.zeros_like(first, dtype=torch.float64)
-        for state, weight in zip(states, weights, strict=True):
-            mean += state[name].double() * (float(weight) / total)
-        average[name] = mean.float()
-    return average
+    combined: State = {}
+    for name, value in start.items():
+        mean = torch.zeros_like(value, dtype=torch.float64)
+        for update, weight in zip(updates, weights, strict=True):
+            mean += update[name] * weight
+        combined[name] = value + mean.float()
+    return combined
 
 
-def similarity_weights(states: Sequence[State], before: Sequence[State]) -> NDArray[np.float64]:
-    """Return for every site the weights of all sites' parameters, by how alike the updates are.
+def case_weights(cases: Sequence[int]) -> list[float]:
+    """Return weights in proportion to the sites' cases."""
+    return [count / sum(cases) for count in cases]
 
-    A weight is the cosine similarity of the two updates, 0 where it is negative; a site's own
-    update has weight 1. Rows sum to 1.
+
+def similarity_weights(updates: Sequence[State], weights: Sequence[float]) -> list[list[float]]:
+    """Return for every site the weights of all sites' updates, by how alike the updates are.
+
+    The cosine between two updates, 0 where it is negative, times the other site's weight; a
+    site's own update always counts. Rows sum to 1.
 
     Parameters
     ----------
-    states : sequence of dict of str to tensor
-        The sites' parameters after training.
-    before : sequence of dict of str to tensor
-        What each site started from.
-
-    Returns
-    -------
-    float64 array of shape (sites, sites)
+    updates : sequence of dict of str to tensor
+    weights : sequence of float
+        One for each site.
     """
-    updates = torch.stack(
+    flat = torch.stack(
         [
-            torch.cat([(after[name] - start[name]).flatten().double() for name in sorted(after)])
-            for after, start in zip(states, before, strict=True)
+            torch.cat([update[name].flatten().double() for name in sorted(update)])
+            for update in updates
         ]
     )
-    directions = torch.nn.functional.normalize(updates, dim=1)
-    likeness = (directions @ directions.T).clamp_min(0).fill_diagonal_(1.0)
-    weights: NDArray[np.float64] = (likeness / likeness.sum(dim=1, keepdim=True)).numpy()
-    return weights
+    directions = torch.nn.functional.normalize(flat, dim=1)
+    likeness: NDArray[np.float64] = (directions @ directions.T).numpy()
+    np.fill_diagonal(likeness, 1.0)
+    likeness = np.maximum(likeness, 0.0) * np.array(weights)
+    rows: list[list[float]] = (likeness / likeness.sum(axis=1, keepdims=True)).tolist()
+    return rows

@@ -15,7 +15,12 @@ from napari_fedsam.personalization.personalised_model import (
     build_personalised_model,
 )
 from napari_fedsam.personalization.recipe import Recipe
-from napari_fedsam.training.aggregation import similarity_weights, weighted_average
+from napari_fedsam.training.aggregation import (
+    apply_mean,
+    case_weights,
+    similarity_weights,
+    update_between,
+)
 from napari_fedsam.training.feature_cache import FeatureCache
 from napari_fedsam.training.local_update import Moment, local_update
 from napari_fedsam.training.progress import Progress
@@ -119,16 +124,15 @@ class SimulatedFederation:
         )
         return update.loss
 
-    def _combined(self, updates: Mapping[str, State]) -> dict[str, State]:
+    def _combined(self, trained: Mapping[str, State]) -> dict[str, State]:
         names = [site.name for site in self._trainers]
-        states = [updates[name] for name in names]
+        updates = [update_between(self.shared[name], trained[name]) for name in names]
+        weights = case_weights([len(site.train) for site in self._trainers])
         if self.model.method.aggregation == "similarity":
-            before = [self.shared[name] for name in names]
-            weights = similarity_weights(states, before)
+            rows = similarity_weights(updates, weights)
             return {
-                name: weighted_average(states, row)
-                for name, row in zip(names, weights, strict=True)
+                name: apply_mean(self.shared[name], updates, row)
+                for name, row in zip(names, rows, strict=True)
             }
-        cases = [len(site.train) for site in self._trainers]
-        average = weighted_average(states, cases)
+        average = apply_mean(self.shared[names[0]], updates, weights)
         return {site.name: average for site in self.sites}
