@@ -51,14 +51,25 @@ def answer(
     """
     parts = _one_object_each(ask)
     if len(parts) > 1:
-        answers = [answer(predictor, embedding, part, structure=structure) for part in parts]
+        answers = [_answer_one(predictor, embedding, part, structure) for part in parts]
         return _obeying(predictor, _union(answers), ask.corrections)
-    part = parts[0]
-    done = 0
-    previous: Prediction | None = None
+    continued: tuple[Prediction, int] | None = None
     if earlier is not None and ask.starts_with(earlier[0]) and _has_base(earlier[0]):
-        previous, done = earlier[1], len(earlier[0].corrections)
-    elif part.has_region:
+        continued = earlier[1], len(earlier[0].corrections)
+    return _answer_one(predictor, embedding, parts[0], structure, continued=continued)
+
+
+def _answer_one(
+    predictor: Predictor,
+    embedding: ImageEmbedding,
+    part: Ask,
+    structure: int | None,
+    *,
+    continued: tuple[Prediction, int] | None = None,
+) -> Prediction:
+    """Answer an ask for one object, from an answer to its first corrections where there is one."""
+    previous, done = continued or (None, 0)
+    if continued is None and part.has_region:
         base = replace(part, corrections=())
         previous = predictor.predict(embedding, base.prompts(), structure=structure)
         previous = _within_lasso(predictor, previous, part)
