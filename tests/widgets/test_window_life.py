@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QApplication, QLabel, QScrollArea
 
 from napari_fedsam.widgets.keys import ACTIONS
 from napari_fedsam.widgets.layers import image_layer_data
-from napari_fedsam.widgets.prompt_layers import BOXES, POINTS
+from napari_fedsam.widgets.prompt_layers import POINTS, SHAPES
 
 pytestmark = pytest.mark.window
 
@@ -45,7 +45,7 @@ def test_closing_the_dock_widget_leaves_no_trace(ball, hands, viewer, widget):
     assert bound() == set()
     assert our_threads() == []
     assert POINTS not in viewer.layers
-    assert BOXES not in viewer.layers
+    assert SHAPES not in viewer.layers
     assert "segmentation" in viewer.layers
     canvas = viewer.window._qt_viewer.canvas.native
     names = {label.objectName() for label in canvas.findChildren(QLabel)}

@@ -180,7 +180,8 @@ class MeasuredWindow:
         down, right = view.slice.in_plane
         place = view.slice.place(x, y)
         spacing = view.scan.orientation.display_spacing  # type: ignore[union-attr]
-        camera, size = self.viewer.camera, self._canvas.size()
+        # napari 0.9 keeps the camera in a scene.
+        camera, size = getattr(self.viewer, "scene", self.viewer).camera, self._canvas.size()
         dx, dy = (
             (place[axis] * spacing[axis] - camera.center[centre]) * camera.zoom
             for axis, centre in ((right, -1), (down, -2))
