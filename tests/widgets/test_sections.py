@@ -29,7 +29,7 @@ def federation(qtbot):
 
 def test_without_a_profile_there_is_nothing_to_join(federation):
     assert not federation.toggle.isEnabled()
-    assert "import the profile" in federation.address.text()
+    assert "import the invitation" in federation.address.text()
 
 
 @pytest.mark.parametrize(

@@ -196,10 +196,19 @@ class Predictor:
                 "Only negative clicks were given: add a positive click or a box first."
             )
         if not clicked or "point" in self.model.prompt_kinds:
-            return self._decode_one(embedding, prompts, structure, previous)
+            direct = self._decode_one(embedding, prompts, structure, previous)
+            if not self._may_search(prompts) or agreement(direct.mask, prompts) == 1.0:
+                return direct
         if not len(prompts.positives):
             return self._without_negatives(embedding, prompts, structure, previous)
         return self._search(embedding, prompts, structure, previous)
+
+    def _may_search(self, prompts: Prompts) -> bool:
+        """Whether boxes may do better where a click's own answer misses it.
+
+        That is so for a personalised model, which may have learnt little of clicks yet.
+        """
+        return len(prompts.positives) > 0 and "none" in self.model.prompt_kinds
 
     def set_image(self, image: NDArray[np.uint8]) -> None:
         """Encode an image and keep it for `predict_current`."""
