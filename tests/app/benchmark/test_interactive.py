@@ -1,11 +1,8 @@
 """`napari-fedsam benchmark interactive`: the numbers that are promised, measured for real."""
 
 import json
-import os
-import sys
 from pathlib import Path
 
-import pytest
 from typer.testing import CliRunner
 
 from napari_fedsam.app.benchmark.window_speed import stall_excess
@@ -27,20 +24,6 @@ def test_models_alone(tmp_path: Path) -> None:
     assert report["prompt_speedup"] > 0
     assert 0 < report["encoding"]["lite_medsam"]["floor_fraction"] < 1.5
     assert "gui_stall_ms" not in report
-
-
-@pytest.mark.window
-@pytest.mark.skipif(
-    sys.platform == "linux" and not os.environ.get("DISPLAY"), reason="a window needs a display"
-)
-def test_a_real_window(tmp_path: Path, make_napari_viewer) -> None:
-    out = tmp_path / "numbers.json"
-    run("--repeats", "2", "--no-vit-b", "--json", str(out))
-    report = json.loads(out.read_text())
-    for key in ("click_to_pixels_ms", "click_to_pixels_training_ms"):
-        assert 0 < report[key]["p50"] <= report[key]["p95"]
-    assert report["gui_stall_ms"].keys() == {"p99", "max"}
-    assert report["plugin_stall_ms"]["max"] > 0
 
 
 def test_stalls_count_beyond_bare_napari() -> None:

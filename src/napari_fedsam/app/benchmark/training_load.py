@@ -20,20 +20,19 @@ LOW_PRIORITY = psutil.BELOW_NORMAL_PRIORITY_CLASS if sys.platform == "win32" els
 @contextlib.contextmanager
 def training_in_background() -> Iterator[None]:
     """Run local training in another process at low priority while the block lasts."""
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", __name__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-    )
-    try:
-        if process.stdout is None or process.stdout.readline().strip() != "training":
-            raise RuntimeError("the background training did not start")
-        yield
-    finally:
-        process.kill()
-        process.wait()
+    ) as process:
+        try:
+            if process.stdout is None or process.stdout.readline().strip() != "training":
+                raise RuntimeError("the background training did not start")
+            yield
+        finally:
+            process.kill()
 
 
 def train_forever() -> None:
