@@ -184,6 +184,8 @@ class Site:
         """
         told = ""
         while not (cancelled and cancelled()):
+            # Asked first: what ends after this is told the next time round.
+            ended = not self._table.running(NODE)
             self.refresh()
             state = self.state
             explained = (
@@ -192,7 +194,7 @@ class Site:
             if explained != told:
                 tell(explained.rstrip(". "))
                 told = explained
-            if not self._table.running(NODE):
+            if ended:
                 return
             time.sleep(_FOLLOW_SECONDS)
 
