@@ -213,7 +213,7 @@ class _Story:
             )
             if state.phase is Phase.ERROR:
                 raise FedSamError(f"The window could not join: {state.message}")
-            window.screenshot("joined")
+            window.screenshot("joined", federation=True)
         with self._timed(f"{self.plan.size.rounds} rounds"):
             rounds.start()
             window.wait(
@@ -221,7 +221,7 @@ class _Story:
                 "a round",
                 seconds=_ROUND_SECONDS,
             )
-            window.screenshot("training")
+            window.screenshot("training", federation=True)
             window.wait(lambda: not rounds.is_alive(), "the rounds", seconds=_ROUND_SECONDS)
             if rounds.error is not None:
                 raise rounds.error
@@ -231,7 +231,7 @@ class _Story:
                 seconds=_JOIN_SECONDS,
             )
             self._wait_for_model(window)
-            window.screenshot("up-to-date")
+            window.screenshot("up-to-date", federation=True)
 
     def _wait_for_model(self, window: ScriptedWindow) -> None:
         """Wait until the window uses the version that the site has made active."""
@@ -254,7 +254,7 @@ class _Story:
             "leaving",
             seconds=60,
         )
-        window.screenshot("left")
+        window.screenshot("left", federation=True)
 
 
 def _measure(site: DemoSite) -> Evaluation:

@@ -78,9 +78,12 @@ class ScriptedWindow:
                 raise DemoTimeoutError(f"The demo waited {seconds:g} s for {what} in vain.")
         self._events()
 
-    def screenshot(self, stage: str) -> None:
-        """Save what the window shows as `NN-stage.png`."""
+    def screenshot(self, stage: str, *, federation: bool = False) -> None:
+        """Save what the window shows as `NN-stage.png`, scrolled to the federation if wanted."""
         self._shots += 1
+        self._events()
+        shown = self.widget.federation_section if federation else self.widget.scan_section
+        self.widget.scroll_to(shown)
         self._events()
         path = self._out / f"{self._shots:02d}-{stage}.png"
         self.viewer.screenshot(str(path), canvas_only=False, flash=False)

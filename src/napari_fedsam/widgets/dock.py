@@ -179,23 +179,23 @@ class FedSamWidget(QWidget):
             ("Prompts", self.prompt_section),
             ("Volume", self.volume_section),
             ("Cases", self.cases_section),
+            ("Federation", self.federation_section),
             ("Training", self.training_section),
             ("Session", self.session_section),
-            ("Federation", self.federation_section),
         ):
             column.addWidget(Section(title, section))
         column.addStretch(1)
         about = QLabel(f"napari-fedsam {__version__}: research use only")
         about.setAlignment(Qt.AlignmentFlag.AlignCenter)
         column.addWidget(about)
-        scroll = QScrollArea()
-        scroll.setWidget(body)
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QFrame.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self._scroll = QScrollArea()
+        self._scroll.setWidget(body)
+        self._scroll.setWidgetResizable(True)
+        self._scroll.setFrameShape(QFrame.Shape.NoFrame)
+        self._scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(scroll)
+        layout.addWidget(self._scroll)
         self.setMinimumWidth(320)
         self._apply_theme()
 
@@ -245,6 +245,10 @@ class FedSamWidget(QWidget):
     def edge_labels(self) -> dict[str, QLabel]:
         """The labels with the patient's sides, by edge of the canvas."""
         return self._display.letters.labels
+
+    def scroll_to(self, section: QWidget) -> None:
+        """Bring a section into view."""
+        self._scroll.ensureWidgetVisible(section)
 
     def do(self, name: str) -> None:
         """Run an action of `keys.ACTIONS`; its errors are shown as notifications."""
@@ -484,6 +488,7 @@ class FedSamWidget(QWidget):
 
     def _apply_theme(self) -> None:
         theme = get_theme(self.viewer.theme)
+        self.prompt_section.set_accent(theme.current.as_hex("long"))
         self.federation_section.plot.set_colors(
             theme.text.as_hex("long"), theme.background.as_hex("long")
         )

@@ -3,32 +3,49 @@
 import functools
 from collections.abc import Callable
 
-from qtpy.QtWidgets import QAbstractButton, QCheckBox, QGridLayout, QWidget
+from qtpy.QtWidgets import QAbstractButton, QCheckBox, QPushButton, QWidget
 
 from napari_fedsam.annotation.session import AnnotationSession
 from napari_fedsam.widgets.keys import KeyTooltips
 from napari_fedsam.widgets.prompt_layers import Tool
-from napari_fedsam.widgets.section_parts import SPACING, button, column, words
+from napari_fedsam.widgets.section_parts import button, caption, column, row, words
 
-_BUTTONS = (
+# Rows of buttons under a caption: what is drawn, what to start from, what to do with the answer.
+_GROUPS = (
     (
-        ("use_positive_point", "+ Point"),
-        ("use_negative_point", "\N{MINUS SIGN} Point"),
-        ("use_box", "Box"),
+        "Draw",
+        (
+            (
+                ("use_positive_point", "+ Point"),
+                ("use_negative_point", "\N{MINUS SIGN} Point"),
+                ("use_box", "Box"),
+            ),
+            (
+                ("use_positive_scribble", "+ Scribble"),
+                ("use_negative_scribble", "\N{MINUS SIGN} Scribble"),
+                ("use_lasso", "Lasso"),
+            ),
+        ),
     ),
     (
-        ("use_positive_scribble", "+ Scribble"),
-        ("use_negative_scribble", "\N{MINUS SIGN} Scribble"),
-        ("use_lasso", "Lasso"),
+        "Start from a mask",
+        (
+            (
+                ("propose", "Propose"),
+                ("use_neighbour", "Neighbour"),
+                ("use_layer_mask", "Layer"),
+                ("use_file_mask", "File…"),
+            ),
+        ),
     ),
     (
-        ("use_neighbour", "Neighbour"),
-        ("use_layer_mask", "From layer"),
-        ("use_file_mask", "From file…"),
+        "Answer",
+        (
+            (("touch_up", "Touch up"), ("toggle_preserve", "Spare others"), ("clear", "Clear")),
+            (("accept", "Accept"), ("accept_absent", "Absent here")),
+            (("undo", "Undo"), ("redo", "Redo"), ("next_slice", "Next slice")),
+        ),
     ),
-    (("touch_up", "Touch up"), ("propose", "Propose"), ("clear", "Clear")),
-    (("undo", "Undo"), ("redo", "Redo"), ("next_slice", "Next slice")),
-    (("accept", "Accept"), ("accept_absent", "Absent here"), ("toggle_preserve", "Spare others")),
 )
 _TOOLS = {
     "use_positive_point": Tool.POSITIVE,
@@ -56,19 +73,16 @@ class PromptSection(QWidget):
         super().__init__()
         self._session = session
         self.buttons: dict[str, QAbstractButton] = {}
-        grid = QGridLayout()
-        grid.setSpacing(SPACING)
-        for line, actions in enumerate(_BUTTONS):
-            for place, (name, text) in enumerate(actions):
-                made = button(text, functools.partial(do, name), checkable=name in _CHECKABLE)
-                self.buttons[name] = made
-                grid.addWidget(made, line, place)
+        layout = column(self)
+        for title, lines in _GROUPS:
+            layout.addWidget(caption(title))
+            for actions in lines:
+                made = [self._button(name, text, do) for name, text in actions]
+                layout.addWidget(row(*made, stretch=made))
         self.auto_propose = QCheckBox("Propose on every slice")
         self.auto_propose.setToolTip("Ask the model for its proposal whenever a new slice is shown")
         self.auto_propose.toggled.connect(self._auto_propose_toggled)
         self.status = words()
-        layout = column(self)
-        layout.addLayout(grid)
         layout.addWidget(self.auto_propose)
         layout.addWidget(self.status)
         self._tooltips = KeyTooltips(self.buttons)
@@ -81,6 +95,17 @@ class PromptSection(QWidget):
         ):
             signal.connect(self.refresh)
         self.refresh()
+
+    def _button(self, name: str, text: str, do: Callable[[str], object]) -> QPushButton:
+        made = button(text, functools.partial(do, name), checkable=name in _CHECKABLE)
+        self.buttons[name] = made
+        return made
+
+    def set_accent(self, color: str) -> None:
+        """Give what is done most often, accepting, a colour of its own."""
+        self.buttons["accept"].setStyleSheet(
+            f"QPushButton:enabled {{background-color: {color}; font-weight: bold;}}"
+        )
 
     def show_tool(self, tool: str) -> None:
         """Press the button of the tool in use."""

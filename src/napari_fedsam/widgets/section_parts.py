@@ -1,6 +1,6 @@
 """Small parts that every section of the widget is made of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from qtpy.QtCore import QSize, Qt
 from qtpy.QtGui import QColor, QIcon, QPixmap
@@ -33,14 +33,15 @@ def button(
     return made
 
 
-def row(*widgets: QWidget, stretch: QWidget | None = None) -> QWidget:
-    """Put widgets side by side."""
+def row(*widgets: QWidget, stretch: QWidget | Sequence[QWidget] = ()) -> QWidget:
+    """Put widgets side by side; what is to stretch shares the room that is left."""
+    stretched = [stretch] if isinstance(stretch, QWidget) else list(stretch)
     holder = QWidget()
     layout = QHBoxLayout(holder)
     layout.setContentsMargins(0, 0, 0, 0)
     layout.setSpacing(SPACING)
     for widget in widgets:
-        layout.addWidget(widget, 1 if widget is stretch else 0)
+        layout.addWidget(widget, int(any(widget is each for each in stretched)))
     return holder
 
 
@@ -58,6 +59,16 @@ def words(text: str = "") -> QLabel:
     label.setWordWrap(True)
     label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
     label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+    return label
+
+
+def caption(text: str) -> QLabel:
+    """Make a small heading inside a section."""
+    label = QLabel(text)
+    font = label.font()
+    font.setPointSizeF(0.85 * font.pointSizeF())
+    label.setFont(font)
+    label.setContentsMargins(0, 2, 0, 0)
     return label
 
 
