@@ -25,6 +25,7 @@ from napari_fedsam.federation.site_status import SiteStatus, update_status
 from napari_fedsam.personalization.federation_options import FederationOptions, PrivacyOptions
 from napari_fedsam.personalization.personalised_model import build_personalised_model
 from napari_fedsam.training.evaluation import Evaluation, ImageResult
+from napari_fedsam.training.update_rounding import expand_update
 from napari_fedsam.training.versions import VersionStore
 
 PLANTED = {
@@ -239,6 +240,28 @@ def test_a_site_with_noise_of_its_own_sends_no_exact_update(
     reply, _ = ask("train", recipe_hash=noisy.hash)
     assert reply.has_content()
     assert asked == [privacy]
+
+
+def test_a_rounded_update_is_what_training_changed_and_the_rest_comes_later(
+    site, ask, recipe, start, add_cases
+):
+    add_cases(site.site)
+    exact, exact_payload = ask("train")
+    rounding = recipe.model_copy(update={"federation": FederationOptions(precision="int8")})
+    rounding.write(site.recipe)
+    coarse, coarse_payload = ask("train", recipe_hash=rounding.hash)
+    assert len(coarse_payload) < 0.35 * len(exact_payload)
+
+    def arrays(reply):
+        found = reply.content.array_records["shared"]
+        return {name: torch.from_numpy(found[name].numpy()) for name in found}
+
+    arrived, trained = expand_update(arrays(coarse)), arrays(exact)
+    left_over = load_file(site.left_over)
+    for name, before in start[0].items():
+        wanted = trained[name] - before
+        # The steps of training are the same to the last bits only.
+        torch.testing.assert_close(arrived[name] + left_over[name], wanted, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("error", [RuntimeError, OSError, KeyError])

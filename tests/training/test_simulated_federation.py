@@ -6,6 +6,7 @@ import torch
 
 from napari_fedsam.cases.case import Structure
 from napari_fedsam.personalization import Recipe, TrainingOptions
+from napari_fedsam.personalization.federation_options import FederationOptions
 from napari_fedsam.training.aggregation import (
     apply_mean,
     case_weights,
@@ -39,10 +40,15 @@ def cache():
 
 @pytest.fixture
 def federate(sites, cache):
-    def build(method="pfedsam"):
+    def build(method="pfedsam", precision="float32"):
         options = TrainingOptions(epochs=1, batch_size=1, augmentations=0)
         recipe = Recipe(
-            name="Polyps", method=method, structures=(POLYP,), training=options, rounds=2
+            name="Polyps",
+            method=method,
+            structures=(POLYP,),
+            training=options,
+            rounds=2,
+            federation=FederationOptions(precision=precision),
         )
         return SimulatedFederation(recipe, sites, CPU, cache)
 
@@ -80,6 +86,20 @@ def test_a_round_averages_what_the_sites_trained(federate, sites, cache) -> None
     assert equal(federation.shared["north"], expected)
     assert equal(federation.shared["south"], expected)
     assert not equal(expected, start)
+
+
+def test_rounding_of_updates_is_made_up_for_in_the_next_round(federate) -> None:
+    federation = federate(method="lora_fedavg", precision="int8")
+    exact = federate(method="lora_fedavg")
+    for run in (federation, exact):
+        run.run_round(1)
+    one, other = federation.shared["north"], exact.shared["north"]
+    assert not equal(one, other)
+    for name, value in other.items():
+        left = sum(
+            w * federation._left_over[s][name] for s, w in (("north", 2 / 3), ("south", 1 / 3))
+        )
+        torch.testing.assert_close(one[name] + left, value, rtol=1e-4, atol=1e-6)
 
 
 def test_local_parameters_differ_from_site_to_site_and_last(federate) -> None:

@@ -15,6 +15,7 @@ from napari_fedsam.federation.messages import (
     shared_record,
 )
 from napari_fedsam.personalization.personalised_model import PersonalisedModel
+from napari_fedsam.training.update_rounding import round_update
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,16 @@ def round_bytes(model: PersonalisedModel) -> RoundBytes:
     """
     stand_in_for_a_run()
     config = {CONFIG_KEY: config_record(model.recipe.hash, 1)}
-    shared = {SHARED_KEY: shared_record(model.shared_state())}
+    state = model.shared_state()
+    shared = {SHARED_KEY: shared_record(state)}
+    precision = model.recipe.federation.precision
+    rounded = state if precision == "float32" else round_update(state, precision)[0]
+    update = {SHARED_KEY: shared_record(rounded)}
     trained = {METRICS_KEY: MetricRecord(dict.fromkeys(TRAIN_METRICS, 1.0))}
     judged = {METRICS_KEY: MetricRecord(dict.fromkeys(EVALUATE_METRICS, 1.0))}
     down = 2 * _size({**shared, **config})
     return RoundBytes(
-        up=_size({**shared, **trained, **config}) + _size({**judged, **config}), down=down
+        up=_size({**update, **trained, **config}) + _size({**judged, **config}), down=down
     )
 
 

@@ -39,6 +39,7 @@ from napari_fedsam.federation.update_checks import (
 from napari_fedsam.federation.update_folder import FlatLayout, UpdateFolder, Vector
 from napari_fedsam.personalization.methods import method_named
 from napari_fedsam.personalization.recipe import Recipe
+from napari_fedsam.training.update_rounding import expand_update, rounded_spec
 
 _POLL_SECONDS = 0.5
 
@@ -81,7 +82,8 @@ class RoundRunner:
         self._options = recipe.federation
         self._alike = method_named(recipe.method).aggregation == "similarity"
         self._layout = FlatLayout(spec)
-        self._spec = spec
+        # Of what sites send.
+        self._spec = rounded_spec(spec, recipe.federation.precision)
         self._store = store
         self._name_of = name_of
         self._current = store.newest(recipe.hash) or Aggregate(dict(initial))
@@ -169,6 +171,12 @@ class RoundRunner:
         common = np.sum(starts, axis=0, dtype=np.float32) + weighted_mean(updates, weights)
         return Aggregate(self._layout.unflatten(common), own=own)
 
+    def _change(self, arrays: Mapping[str, Tensor], site: str) -> Vector:
+        """Return what a site has changed, from what it has sent."""
+        if self._options.precision != "float32":
+            return self._layout.flatten(expand_update(arrays))
+        return self._layout.flatten(arrays) - self._layout.flatten(self._sent_to(site))
+
     def _sent_to(self, site: str) -> Mapping[str, Tensor]:
         return self._current.own.get(site, self._current.shared)
 
@@ -249,14 +257,13 @@ class _UpdateReader:
         if reply.has_error():
             return site.refused("train", code_of_error(reply))
         try:
-            shared, metrics = check_update(
+            arrays, metrics = check_update(
                 reply.content, runner._recipe.hash, runner._spec, self._number
             )
         except RefusedMessageError as error:
             runner._left_out[site.node_id] = error.code.value
             return site.refused("train", error.code.value)
-        sent = runner._layout.flatten(runner._sent_to(site.node_id))
-        self._updates.add(site.node_id, runner._layout.flatten(shared) - sent)
+        self._updates.add(site.node_id, runner._change(arrays, site.node_id))
         return site.model_copy(
             update={
                 "cases": int(metrics[EXAMPLES_KEY]),

@@ -34,11 +34,13 @@ from napari_fedsam.personalization.recipe import Recipe
 from napari_fedsam.sam.predictor import Predictor
 from napari_fedsam.sam.protocol import PromptableModel
 from napari_fedsam.sam.registry import load_model
+from napari_fedsam.training.aggregation import update_between
 from napari_fedsam.training.evaluation import Evaluation, PromptKind, evaluate
 from napari_fedsam.training.feature_cache import CachedEncoder, FeatureCache
 from napari_fedsam.training.local_update import local_update
 from napari_fedsam.training.samples import TrainingSample, samples_from_store
 from napari_fedsam.training.site_model import load_site_model, model_in_training
+from napari_fedsam.training.update_rounding import round_update
 from napari_fedsam.training.versions import VersionStore
 
 _PROMPTS: tuple[PromptKind, ...] = ("none", "box")
@@ -150,7 +152,9 @@ def train_round(content: RecordDict, files: SiteFiles) -> RecordDict:
     }
     return RecordDict(
         {
-            SHARED_KEY: shared_record(_to_send(model.shared_state(), received, recipe)),
+            SHARED_KEY: shared_record(
+                _to_send(model.shared_state(), received, recipe, files, number)
+            ),
             METRICS_KEY: MetricRecord(metrics),
             CONFIG_KEY: config_record(recipe.hash, number),
         }
@@ -259,12 +263,36 @@ def _told_left_out(content: RecordDict) -> str:
 
 
 def _to_send(
-    trained: dict[str, Tensor], received: dict[str, Tensor], recipe: Recipe
+    trained: dict[str, Tensor],
+    received: dict[str, Tensor],
+    recipe: Recipe,
+    files: SiteFiles,
+    number: int,
 ) -> dict[str, Tensor]:
-    privacy = recipe.federation.privacy
-    if privacy is None or privacy.noise == "central":
+    """Return the shared parameters, or what was changed where the recipe wants it rounded."""
+    privacy, precision = recipe.federation.privacy, recipe.federation.precision
+    if privacy is not None and privacy.noise == "local":
+        trained = privatise(trained, received, privacy)
+    if precision == "float32":
         return trained
-    return privatise(trained, received, privacy)
+    update = update_between(received, trained)
+    left_over = _left_over(files, number, recipe.hash)
+    sent, left_over = round_update(update, precision, left_over)
+    with atomic_path(files.left_over) as temporary:
+        save_file(left_over, temporary, metadata={"round": str(number), "recipe": recipe.hash})
+    return sent
+
+
+def _left_over(files: SiteFiles, number: int, recipe_hash: str) -> dict[str, Tensor] | None:
+    """Return what rounding lost before this round, None when nothing is known."""
+    if not files.left_over.exists():
+        return None
+    with safe_open(files.left_over, framework="pt") as stored:
+        kept = stored.metadata()
+        # A round that is asked for again has already used it.
+        if kept["recipe"] != recipe_hash or int(kept["round"]) >= number:
+            return None
+        return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no mapping
 
 
 def _agreed_recipe(content: RecordDict, files: SiteFiles) -> Recipe:

@@ -97,6 +97,11 @@ class SiteFiles:
         return self.folder / "pending.safetensors"
 
     @property
+    def left_over(self) -> Path:
+        """Return what rounding of the last update has lost, to be sent with the next."""
+        return self.folder / "left-over.safetensors"
+
+    @property
     def unfinished_training(self) -> Path:
         """Return the state of a training that was interrupted."""
         return self.folder / "training.safetensors"

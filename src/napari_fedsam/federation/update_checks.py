@@ -31,7 +31,15 @@ _GONE = {
 def check_update(
     content: RecordDict, recipe_hash: str, spec: SharedSpec, round_number: int
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Return the shared parameters and numbers of an update that passes by itself.
+    """Return the arrays and numbers of an update that passes by itself.
+
+    Parameters
+    ----------
+    content : RecordDict
+    recipe_hash : str
+    spec : mapping of str to (shape, dtype)
+        What the recipe lets sites send.
+    round_number : int
 
     Raises
     ------

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from napari_fedsam.personalization.method_options import Options
 
+Precision = Literal["float32", "float16", "int8"]
 Aggregation = Literal["fedavg", "fedadam", "median", "trimmed_mean", "krum"]
 
 _CLOCK = r"([01]\d|2[0-3]):[0-5]\d"
@@ -69,6 +70,9 @@ class FederationOptions(Options):
         An update longer than this many times the median of the round, or of the site's own past,
         is left out; None switches this off.
     privacy : PrivacyOptions, optional
+    precision : {"float32", "float16", "int8"}
+        Of the values that a site sends. Below float32 it sends what it changed, and adds what
+        rounding has lost to its next update.
     hours : str
         Local hours of the coordinator in which rounds start, such as `22:00-06:00`; "" for all.
     deadline_minutes : float
@@ -83,6 +87,7 @@ class FederationOptions(Options):
     malicious_sites: int = Field(default=1, ge=1)
     norm_limit: float | None = Field(default=10.0, gt=1)
     privacy: PrivacyOptions | None = None
+    precision: Precision = "float32"
     hours: str = Field(default="", pattern=HOURS)
     deadline_minutes: float = Field(default=60.0, gt=0)
 

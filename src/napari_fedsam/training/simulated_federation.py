@@ -25,6 +25,7 @@ from napari_fedsam.training.feature_cache import FeatureCache
 from napari_fedsam.training.local_update import Moment, local_update
 from napari_fedsam.training.progress import Progress
 from napari_fedsam.training.samples import TrainingSample
+from napari_fedsam.training.update_rounding import expand_update, round_update
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +69,8 @@ class SimulatedFederation:
         shared, local = self.model.shared_state(), self.model.local_state()
         self.shared: dict[str, State] = {site.name: shared for site in sites}
         self.local: dict[str, State] = {site.name: local for site in sites}
+        # What rounding of the sites' updates has lost so far.
+        self._left_over: dict[str, State] = {}
         self._trainers = self.sites
         if self.model.method.pooled:
             everything = [sample for site in sites for sample in site.train]
@@ -124,9 +127,18 @@ class SimulatedFederation:
         )
         return update.loss
 
+    def _arriving(self, site: str, trained: State) -> State:
+        """Return a site's update as the coordinator gets it."""
+        update = update_between(self.shared[site], trained)
+        precision = self.recipe.federation.precision
+        if precision == "float32":
+            return update
+        sent, self._left_over[site] = round_update(update, precision, self._left_over.get(site))
+        return expand_update(sent)
+
     def _combined(self, trained: Mapping[str, State]) -> dict[str, State]:
         names = [site.name for site in self._trainers]
-        updates = [update_between(self.shared[name], trained[name]) for name in names]
+        updates = [self._arriving(name, trained[name]) for name in names]
         weights = case_weights([len(site.train) for site in self._trainers])
         if self.model.method.aggregation == "similarity":
             rows = similarity_weights(updates, weights)

@@ -5,6 +5,7 @@ truth is not, the Hausdorff distance is the image's diagonal and the surface Dic
 has neither, as it has no Dice.
 """
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,12 +55,17 @@ def surface_metrics(
     distance = compute_hausdorff_distance(
         one, other, include_background=True, percentile=95, spacing=spacing
     )
-    agreement = compute_surface_dice(
-        one,
-        other,
-        class_thresholds=[TOLERANCE],
-        include_background=True,
-        spacing=spacing,
-        use_subvoxels=spacing is not None,
-    )
+    with warnings.catch_warnings():
+        # MONAI calls a function of its own by an argument that it deprecates.
+        warnings.filterwarnings(
+            "ignore", message=".*always_return_as_numpy", category=FutureWarning
+        )
+        agreement = compute_surface_dice(
+            one,
+            other,
+            class_thresholds=[TOLERANCE],
+            include_background=True,
+            spacing=spacing,
+            use_subvoxels=spacing is not None,
+        )
     return SurfaceMetrics(float(distance), float(agreement))
