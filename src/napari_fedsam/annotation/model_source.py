@@ -138,7 +138,8 @@ class ModelSource:
         Parameters
         ----------
         choice : str
-            `SITE_MODEL`, a registry name, or the path of a checkpoint.
+            `SITE_MODEL`, a registry name, the path of a checkpoint, or of another site's folder
+            for the model that is in use there.
         progress : callable, optional
             Called with the downloaded fraction, 0 to 1.
 
@@ -147,6 +148,8 @@ class ModelSource:
         FedSamError
             When the model cannot be fetched, read or verified.
         """
+        if Path(choice).is_dir() and choice != SITE_MODEL:
+            return ModelSource(Path(choice)).load(progress=progress)
         if choice != SITE_MODEL:
             model = load_model(choice, progress=progress)
             return ModelInUse(Predictor(model), model_name(choice), store=self._store)

@@ -45,6 +45,12 @@ def federated(
         typer.Option(help="direct needs no Flower; simulation needs Ray."),
     ] = "direct",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    eval_data: Annotated[
+        Path | None, typer.Option(help="A further manifest, to test the final models on.")
+    ] = None,
+    save_models: Annotated[
+        bool, typer.Option("--save-models", help="Keep each site's final model under OUT/models.")
+    ] = False,
 ) -> None:
     """Train by every method on every task and measure each site's Dice.
 
@@ -67,6 +73,8 @@ def federated(
         clicks=clicks,
         engine=engine,
         device=device,
+        further_data=eval_data,
+        save_models=save_models,
         tell=lambda line: console.print(line, markup=False, highlight=False),
     )
 

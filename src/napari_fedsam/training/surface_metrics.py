@@ -52,13 +52,13 @@ def surface_metrics(
         sides = np.array(truth.shape) * np.array(spacing or (1.0, 1.0))
         return SurfaceMetrics(float(np.hypot(*sides)), 0.0)
     one, other = (torch.from_numpy(mask)[None, None].float() for mask in (prediction, truth))
-    distance = compute_hausdorff_distance(
-        one, other, include_background=True, percentile=95, spacing=spacing
-    )
     with warnings.catch_warnings():
         # MONAI calls a function of its own by an argument that it deprecates.
         warnings.filterwarnings(
             "ignore", message=".*always_return_as_numpy", category=FutureWarning
+        )
+        distance = compute_hausdorff_distance(
+            one, other, include_background=True, percentile=95, spacing=spacing
         )
         agreement = compute_surface_dice(
             one,

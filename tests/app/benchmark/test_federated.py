@@ -45,7 +45,14 @@ def values(folder, metric, **which):
 
 @pytest.fixture(scope="module")
 def done(manifest, tmp_path_factory):
-    return run(manifest, tmp_path_factory.mktemp("bench"), ("lora_fedavg", "local"), clicks=True)
+    return run(
+        manifest,
+        tmp_path_factory.mktemp("bench"),
+        ("lora_fedavg", "local"),
+        clicks=True,
+        further_data=manifest,
+        save_models=True,
+    )
 
 
 def test_every_site_round_and_prompt_is_measured(done) -> None:
@@ -78,6 +85,25 @@ def test_clicks_are_counted_per_image(done) -> None:
     assert all(0 <= count <= 10 for count in counts.values())
     images = [row for row in done.tables()[1] if row.metric == "noc90"]
     assert len({row.image for row in images}) == 4
+
+
+def test_final_models_are_tried_on_further_data_and_kept(done, manifest, tmp_path) -> None:
+    own = values(done, "dice", prompt="none", protocol="in_federation")
+    further = values(done, "dice", prompt="none", protocol="further_data")
+    assert {site for _, site, _ in further} == {
+        f"{data} by {site}" for data in ("north", "south") for site in ("north", "south")
+    }
+    # Here the further data are the sites' own.
+    assert further["local", "south by south", 2] == own["local", "south", 2]
+    kept = done._folder / "models" / "disc-local-seed0" / "south"
+    report = tmp_path / "eval.json"
+    arguments = ["--task", "disc", "--site", "south", "--prompt", "none", "--model", str(kept)]
+    ran = CliRunner().invoke(
+        app, ["evaluate", "--data", str(manifest), *arguments, "--out", str(report)]
+    )
+    assert ran.exit_code == 0, ran.output
+    mean = json.loads(report.read_text())["sites"]["south"]["mean_dice"]
+    assert mean == pytest.approx(own["local", "south", 2], abs=5e-3)
 
 
 def test_the_facts_of_a_run_are_kept(done) -> None:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from napari_fedsam.app.benchmark.experiment import ExperimentConfig, Protocol, Run, recipe_for
 from napari_fedsam.app.benchmark.results import (
+    FURTHER_DATA,
     ResultsFolder,
     RunTables,
 )
@@ -33,6 +34,7 @@ from napari_fedsam.training.samples import TrainingSample
 from napari_fedsam.training.segmentation_task import TaskSite, load_task, structures_of
 from napari_fedsam.training.simulated_federation import SimulatedFederation, SimulatedSite
 from napari_fedsam.training.surface_metrics import surface_metrics
+from napari_fedsam.training.versions import VersionStore
 
 if TYPE_CHECKING:
     from napari_fedsam.app.benchmark.flower_engine import FlowerFederation
@@ -65,6 +67,10 @@ class FederatedRun:
         Whether clicks are counted, which takes long.
     tell : callable
         Receives lines for the log.
+    further : sequence of TaskSite
+        Test images of none of the sites, for the final models.
+    save_models : bool
+        Whether the final models are kept.
     """
 
     def __init__(
@@ -79,6 +85,8 @@ class FederatedRun:
         split: str,
         clicks: bool,
         tell: Callable[[str], None],
+        further: Sequence[TaskSite] = (),
+        save_models: bool = False,
     ) -> None:
         self.run = run
         self.folder = folder / "unfinished" / run.name
@@ -101,6 +109,8 @@ class FederatedRun:
                 engine, run.recipe, self._sites, self.folder / "engine"
             )
         self._names = {s.value: s.name for s in run.recipe.structures}
+        self._further = further
+        self._models = folder / "models" / run.name if save_models else None
         self._start_local = self.federation.model.local_state()
         self.tables = RunTables(run)
 
@@ -117,12 +127,15 @@ class FederatedRun:
                 self.tables.add("loss", loss, number=number, site=site)
             self.tables.add("seconds", seconds, number=number)
             last = number == self.run.recipe.rounds
-            for site in self._held_out:
-                self._measure(site, number, _PROMPTS if last else ("none",))
+            for site, samples in self._held_out.items():
+                model = self._model_of(site)
+                self._measure(model, samples, site, number, _PROMPTS if last else ("none",))
             self._save(number)
             self._tell(self._line(number, seconds))
         for site in self._held_out if self._clicks else ():
             self._count_clicks(site)
+        self._measure_further()
+        self._keep_models()
         self._add_message_sizes()
         return {
             "run": json.loads(self.run.model_dump_json()),
@@ -158,22 +171,55 @@ class FederatedRun:
             return self.federation.model.load_shared(trained).load_local(self._start_local)
         return self.federation.personalised(site)
 
-    def _measure(self, site: str, number: int, prompts: Sequence[PromptKind]) -> None:
-        model = self._model_of(site)
+    def _measure_further(self) -> None:
+        for site, other in itertools.product(self._sites, self._further):
+            name, last = f"{other.name} by {site.name}", self.run.recipe.rounds
+            model = self._model_of(site.name)
+            self._measure(model, other.test, name, last, _PROMPTS, protocol=FURTHER_DATA)
+
+    def _keep_models(self) -> None:
+        """Keep each site's final model as a site keeps its own."""
+        for site in self._sites if self._models else ():
+            model, folder = self._model_of(site.name), self._models / site.name
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            self.run.recipe.write(folder / "recipe.json")
+            versions = VersionStore(folder / "versions")
+            version = versions.save(
+                model.shared_state(),
+                model.local_state(),
+                round=self.run.recipe.rounds,
+                recipe_hash=self.run.recipe.hash,
+                dice={},
+            )
+            versions.activate(version.number)
+
+    def _measure(
+        self,
+        model: PersonalisedModel,
+        samples: Sequence[TrainingSample],
+        site: str,
+        number: int,
+        prompts: Sequence[PromptKind],
+        *,
+        protocol: str = "",
+    ) -> None:
         encode = CachedEncoder(model, self._cache).encode
         predictor = Predictor(model, device=str(self.federation.device))
         last = number == self.run.recipe.rounds
         values: dict[tuple[str, PromptKind, str], list[float]] = {}
-        for sample in self._held_out[site]:
+        for sample in samples:
             embedding, structure = encode(sample.image), self._names[sample.structure]
             for kind in prompts:
                 given = prompts_for(sample, kind)
                 if given is None:
                     continue
                 mask = predictor.predict(embedding, given, structure=sample.structure).mask
-                for metric, value in _measured(mask, sample, surfaces=last and kind == "none"):
+                for metric, value in _measured(
+                    mask, sample, surfaces=last and kind == "none" and not protocol
+                ):
                     values.setdefault((structure, kind, metric), []).append(value)
-                    if last:
+                    if last and not protocol:
                         self.tables.add_image(
                             metric,
                             value,
@@ -185,7 +231,13 @@ class FederatedRun:
         for (structure, kind, metric), found in values.items():
             mean = float(np.mean(found))
             self.tables.add(
-                metric, mean, number=number, site=site, structure=structure, prompt=kind
+                metric,
+                mean,
+                number=number,
+                site=site,
+                structure=structure,
+                prompt=kind,
+                protocol=protocol,
             )
 
     def _count_clicks(self, site: str) -> None:
@@ -319,6 +371,8 @@ def run_benchmark(
     engine: EngineName,
     device: str,
     tell: Callable[[str], None],
+    further_data: Path | None = None,
+    save_models: bool = False,
 ) -> None:
     """Run every method on every task with every seed, and write `results.csv` in `out`.
 
@@ -339,6 +393,10 @@ def run_benchmark(
     device : str
     tell : callable
         Receives lines for the log.
+    further_data : Path, optional
+        A manifest with test images for the final models.
+    save_models : bool
+        Whether each site's final model is kept under `out`/models.
 
     Raises
     ------
@@ -351,6 +409,7 @@ def run_benchmark(
     for task in tasks:
         structures = tuple(part.structure for part in structures_of(task))
         sites = load_task(data, task, train_images=train_images)
+        further = load_task(further_data, task, train_images=1) if further_data else []
         left_out = [site.name for site in sites] if protocol == "unseen_site" else [""]
         for seed, method, unseen in itertools.product(seeds, methods, left_out):
             recipe = recipe_for(method, task, structures, config, rounds=rounds, seed=seed)
@@ -375,6 +434,8 @@ def run_benchmark(
                 split=split,
                 clicks=clicks,
                 tell=tell,
+                further=further if protocol == "in_federation" else (),
+                save_models=save_models,
             )
             facts = job.execute()
             results.add(run, job.tables, facts)

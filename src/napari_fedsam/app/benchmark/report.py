@@ -14,7 +14,13 @@ from napari_fedsam.app.benchmark.comparison import (
     task_means,
 )
 from napari_fedsam.app.benchmark.figures import draw_figures
-from napari_fedsam.app.benchmark.results import ImageResult, Result, ResultsError, ResultsFolder
+from napari_fedsam.app.benchmark.results import (
+    FURTHER_DATA,
+    ImageResult,
+    Result,
+    ResultsError,
+    ResultsFolder,
+)
 from napari_fedsam.files import write_text_atomically
 
 _GLOBAL = ("fedsam", "fedmsa", "lora_fedavg")
@@ -57,6 +63,9 @@ def write_report(folder: Path, page: Path) -> None:
             _click_table(inside),
             _figures(draw_figures(inside, folder / "figures"), page),
         ]
+    further = [row for row in results if row.protocol == FURTHER_DATA]
+    if further:
+        parts.append(_task_table("Further data: Dice without a prompt", further, prompt="none"))
     if unseen:
         parts.append(_task_table("An unseen site: Dice without a prompt", unseen, prompt="none"))
     write_text_atomically(page, "\n\n".join(part for part in parts if part) + "\n")

@@ -19,6 +19,9 @@ _RESULTS = "results.csv"
 _IMAGES = "images.csv"
 _RUNS = "runs.json"
 
+FURTHER_DATA = "further_data"
+"""Protocol of what the final models of a run did on data of none of its sites."""
+
 
 class ResultsError(FedSamError):
     """A benchmark's folder holds no results, or broken ones."""
@@ -92,13 +95,14 @@ class RunTables:
         site: str = "",
         structure: str = "",
         prompt: str = "",
+        protocol: str = "",
     ) -> None:
-        """Add a number of a round."""
+        """Add a number of a round, by default under the run's own protocol."""
         run = self._run
         self.results.append(
             Result(
                 task=run.task,
-                protocol=run.protocol,
+                protocol=protocol or run.protocol,
                 method=run.method,
                 site=site,
                 structure=structure,
@@ -161,7 +165,7 @@ class ResultsFolder:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        write_text_atomically(folder / ".gitignore", "/cache/\n/unfinished/\n/.lock\n")
+        write_text_atomically(folder / ".gitignore", "/cache/\n/models/\n/unfinished/\n/.lock\n")
         self._lock = FileLock(folder / ".lock")
 
     @property
@@ -200,12 +204,9 @@ class ResultsFolder:
 
 
 def _is_of(row: Result | ImageResult, run: Run) -> bool:
-    same = (row.task, row.method, row.seed, row.protocol) == (
-        run.task,
-        run.method,
-        run.seed,
-        run.protocol,
-    )
+    own = {run.protocol} | ({FURTHER_DATA} if run.protocol == "in_federation" else set())
+    same = (row.task, row.method, row.seed) == (run.task, run.method, run.seed)
+    same = same and row.protocol in own
     # Runs that leave a site out measure that site alone.
     return same and (not run.unseen or row.site in ("", run.unseen))
 
