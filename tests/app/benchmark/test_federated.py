@@ -56,7 +56,7 @@ def done(manifest, tmp_path_factory):
 
 
 def test_every_site_round_and_prompt_is_measured(done) -> None:
-    proposals = values(done, "dice", prompt="none")
+    proposals = values(done, "dice", prompt="none", protocol="in_federation")
     assert set(proposals) == {
         (method, site, number)
         for method in ("lora_fedavg", "local")
@@ -64,7 +64,7 @@ def test_every_site_round_and_prompt_is_measured(done) -> None:
         for number in (1, 2)
     }
     assert all(0 <= value <= 1 for value in proposals.values())
-    boxes = values(done, "dice", prompt="box")
+    boxes = values(done, "dice", prompt="box", protocol="in_federation")
     assert {number for _, _, number in boxes} == {2}
     assert min(boxes.values()) > 0.5
     assert set(values(done, "hd95")) == set(boxes) == set(values(done, "surface_dice"))
@@ -137,7 +137,8 @@ def test_an_interrupted_run_goes_on_with_the_same_numbers(manifest, tmp_path, do
     resumed = run(manifest, tmp_path, tell=told.append)
     assert len(told) == 2
     assert "round 2" in told[1]
-    expected = {k: v for k, v in values(done, "dice", prompt="none").items() if k[0] != "local"}
+    measured = values(done, "dice", prompt="none", protocol="in_federation")
+    expected = {key: value for key, value in measured.items() if key[0] != "local"}
     assert values(resumed, "dice", prompt="none") == expected
     assert not (tmp_path / "unfinished" / "disc-lora_fedavg-seed0").exists()
 

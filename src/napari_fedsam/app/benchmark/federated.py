@@ -179,7 +179,9 @@ class FederatedRun:
 
     def _keep_models(self) -> None:
         """Keep each site's final model as a site keeps its own."""
-        for site in self._sites if self._models else ():
+        if self._models is None:
+            return
+        for site in self._sites:
             model, folder = self._model_of(site.name), self._models / site.name
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
