@@ -1,6 +1,7 @@
 """The rearranged decoder answers as segment-anything's own modules do."""
 
 import copy
+import functools
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from napari_fedsam.personalization.insertion import insert_decoder_lora
+from napari_fedsam.personalization.method_options import MethodOptions
 from napari_fedsam.sam import Predictor, Prompts
-from napari_fedsam.sam.decoding import FastDecoder, decode
+from napari_fedsam.sam.decoding import FastDecoder, decode, decode_in_training
+from napari_fedsam.sam.fast_decoder import is_as_published
 from napari_fedsam.sam.segment_anything_models import SegmentAnything
 
 BOXES = torch.tensor([[10.0, 20, 100, 120], [50, 50, 60, 60], [0, 0, 255, 255]])
@@ -101,3 +105,53 @@ def test_a_large_picture_is_answered_at_its_own_size(predictor: Predictor, scene
     assert answer.mask.shape == image.shape
     truth = np.kron(scene.ellipse, np.ones((5, 5), np.bool_))
     assert 2 * (answer.mask & truth).sum() / (answer.mask.sum() + truth.sum()) > 0.9
+
+
+def gradients(model: Any, run: Any, prompts: dict[str, Any]) -> dict[str, torch.Tensor]:
+    features = FEATURES.clone().requires_grad_()
+    masks, scores = run(model, features, **prompts)
+    loss = (masks * LOGITS[:, :, : masks.shape[2], : masks.shape[3]]).mean() + scores.sum()
+    named = {"features": features} | {
+        name: parameter
+        for part in (model.mask_decoder, model.prompt_encoder)
+        for name, parameter in part.named_parameters()
+    }
+    found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+    # What does not take part has no gradient, or one of zeros.
+    return {
+        name: gradient
+        for name, gradient in zip(named, found, strict=True)
+        if gradient is not None and gradient.abs().max() > 0
+    }
+
+
+@pytest.mark.parametrize("prompts", [PROMPTS[0], PROMPTS[3], {}], ids=["boxes", "all", "none"])
+def test_gradients_are_those_of_the_published_decoder(lite_medsam, prompts) -> None:
+    model = copy.deepcopy(lite_medsam)
+    for part in (model.mask_decoder, model.prompt_encoder):
+        part.requires_grad_(True)
+    fast = functools.partial(decode_in_training, bf16=False)
+    found, wanted = (gradients(model, run, prompts) for run in (fast, decode))
+    largest = max(float(gradient.abs().max()) for gradient in wanted.values())
+    # What a softmax cancels is no more than rounding.
+    for name in wanted:
+        given = found.get(name, torch.zeros_like(wanted[name]))
+        size = float(wanted[name].abs().max())
+        torch.testing.assert_close(
+            given, wanted[name], rtol=0, atol=2e-3 * size + 1e-6 * largest, msg=name
+        )
+    assert found.keys() <= wanted.keys()
+
+
+def test_low_rank_updates_count_in_training_and_in_use(lite_medsam) -> None:
+    model = copy.deepcopy(lite_medsam)
+    insert_decoder_lora(model.mask_decoder, MethodOptions(decoder="lora"))
+    with torch.no_grad():
+        for name, parameter in model.mask_decoder.named_parameters():
+            if name.endswith("lora_b"):
+                parameter.normal_(std=0.2)
+    assert is_as_published(model.mask_decoder)
+    changed = assert_same(model, {"boxes": BOXES})
+    assert (changed - assert_same(lite_medsam, {"boxes": BOXES})).abs().max() > 0.1
+    trained, _ = decode_in_training(model, FEATURES, boxes=BOXES, bf16=False)
+    torch.testing.assert_close(trained, changed, atol=1e-3, rtol=1e-4)

@@ -85,6 +85,8 @@ class LoraLinear(nn.Module):
         Scale: the update is multiplied by alpha / r.
     """
 
+    acts_as = nn.Linear
+
     def __init__(self, projection: nn.Linear, *, rank: int, alpha: float) -> None:
         super().__init__()
         self.projection = projection
@@ -92,6 +94,16 @@ class LoraLinear(nn.Module):
         self.lora_a = nn.Parameter(torch.empty(rank, projection.in_features))
         self.lora_b = nn.Parameter(torch.zeros(projection.out_features, rank))
         _begin(self.lora_a[None])
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The updated weight, (out, in)."""
+        return self.projection.weight + self.scale * (self.lora_b @ self.lora_a)
+
+    @property
+    def bias(self) -> torch.Tensor:
+        """The projection's bias, (out,)."""
+        return self.projection.bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Project (..., in) to (..., out)."""

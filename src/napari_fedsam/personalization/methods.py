@@ -38,6 +38,8 @@ class Phase:
         Whether the personalised model learns, or the global one (local modules left out).
     distils : bool
         Whether the global model teaches the personalised one.
+    alternates : bool
+        Whether the global model learns in every other step.
     proximal : bool
         Whether the parameters are held near where they started or, where they are a site's own
         copies of shared ones, near those.
@@ -46,6 +48,7 @@ class Phase:
     trains: Trains
     personal: bool = True
     distils: bool = False
+    alternates: bool = False
     proximal: bool = False
 
 

@@ -60,6 +60,40 @@ def decode(
     return low_res, scores
 
 
+def decode_in_training(
+    model: PromptableModel,
+    features: torch.Tensor,
+    *,
+    points: Points | None = None,
+    boxes: torch.Tensor | None = None,
+    logits: torch.Tensor | None = None,
+    structure: int | Sequence[int] | None = None,
+    bf16: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Do what `decode` does, and let gradients through, with less to compute and to keep.
+
+    Where the decoder is not segment-anything's, it is `decode` under autocast.
+
+    Parameters
+    ----------
+    model, features, points, boxes, logits, structure
+        See `decode`.
+    bf16 : bool
+        Compute the image's side in bfloat16, else in float32.
+    """
+    if not is_as_published(model.mask_decoder):
+        with torch.autocast(features.device.type, torch.bfloat16, enabled=bf16):
+            return decode(
+                model, features, points=points, boxes=boxes, logits=logits, structure=structure
+            )
+    sparse, dense = model.prompt_encoder(points=points, boxes=boxes, masks=logits)
+    batch = max(len(sparse), len(features))
+    tokens = model.structure_tokens(structure, batch)
+    sparse = torch.cat([tokens, sparse.expand(batch, -1, -1)], dim=1)
+    decoder = FastMaskDecoder(model, torch.bfloat16 if bf16 else torch.float32)
+    return decoder(features.float(), dense, sparse)
+
+
 class FastDecoder:
     """`decode` for inference: prepared weights where the decoder is segment-anything's.
 

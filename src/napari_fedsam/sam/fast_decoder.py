@@ -1,5 +1,7 @@
 """segment-anything's mask decoder, arranged for few prompts on a large image.
 
+Made without gradients it is for inference; made with them it is part of the graph, for one step.
+
 Prompts are some ten tokens, the image is 4096. So wherever one attends to the other, the
 projections are moved to the side of the tokens: q . (W k) is (q W) . k. Biases that a softmax
 cancels are left out. The up-scaling's transposed convolutions do not overlap and are matrix
@@ -19,13 +21,17 @@ from napari_fedsam.sam.segment_anything_models import decoder_classes as segment
 
 
 def is_as_published(decoder: nn.Module) -> bool:
-    """Whether a mask decoder is one of segment-anything's, with nothing put into it."""
+    """Whether a mask decoder is one of segment-anything's.
+
+    Nothing may be put into it but what says by `acts_as` whose weight and bias it has.
+    """
     allowed = (lite_medsam_classes(), segment_anything_classes())
-    return any(all(type(part) in classes for part in decoder.modules()) for classes in allowed)
+    kinds = {getattr(part, "acts_as", type(part)) for part in decoder.modules()}
+    return any(kinds <= classes for classes in allowed)
 
 
 class FastMaskDecoder:
-    """A mask decoder's weights prepared for inference.
+    """A mask decoder's weights, prepared.
 
     Parameters
     ----------
@@ -89,7 +95,7 @@ class _Layer:
         self._to_image = _TokensToImage(layer.cross_attn_token_to_image, dtype)
         self._to_tokens = _ImageToTokens(layer.cross_attn_image_to_token, dtype)
         norm: nn.LayerNorm = layer.norm4
-        self._weight, self._bias = norm.weight.detach().to(dtype), norm.bias.detach().to(dtype)
+        self._weight, self._bias = norm.weight.to(dtype), norm.bias.to(dtype)
         self._eps = norm.eps
 
     def __call__(
@@ -121,7 +127,7 @@ class _CrossAttention:
     def _per_head(self, name: str) -> torch.Tensor:
         """Return a projection's weight as (heads, width, C)."""
         weight: torch.Tensor = getattr(self._attention, name).weight
-        return weight.detach().view(self._heads, self._width, -1)
+        return weight.view(self._heads, self._width, -1)
 
     def _split(self, x: torch.Tensor) -> torch.Tensor:
         """Return (B, T, heads * width) as (B, heads, T, width)."""
@@ -156,11 +162,11 @@ class _ImageToTokens(_CrossAttention):
         super().__init__(attention, dtype)
         self._queries = self._per_head("q_proj") * self._scale
         bias: torch.Tensor = attention.q_proj.bias
-        self._query_bias = bias.detach().view(self._heads, self._width, 1) * self._scale
+        self._query_bias = bias.view(self._heads, self._width, 1) * self._scale
         out: nn.Linear = attention.out_proj
-        self._out = out.weight.detach().view(-1, self._heads, self._width).permute(1, 2, 0)
+        self._out = out.weight.view(-1, self._heads, self._width).permute(1, 2, 0)
         # Each head's weights sum to one, so each brings its share of the bias.
-        self._share = out.bias.detach() / self._heads
+        self._share = out.bias / self._heads
 
     def __call__(
         self, keys: torch.Tensor, placed: torch.Tensor, asked: torch.Tensor, tokens: torch.Tensor
@@ -186,8 +192,8 @@ class _Upscaling:
         first, norm, _, second, _ = upscaling.children()
         self._first = _as_linear(first, dtype)
         self._second = _as_linear(second, dtype)
-        self._weight: torch.Tensor = norm.weight.detach().to(dtype)
-        self._bias: torch.Tensor = norm.bias.detach().to(dtype)
+        self._weight: torch.Tensor = norm.weight.to(dtype)
+        self._bias: torch.Tensor = norm.bias.to(dtype)
         self._eps = float(norm.eps)
         self._dtype = dtype
 
@@ -207,6 +213,7 @@ class _Upscaling:
 
 def _as_linear(convolution: Any, dtype: torch.dtype) -> Linear:
     """Return a transposed convolution of kernel and stride 2 as a product to (2, 2, out)."""
-    weight: torch.Tensor = convolution.weight.detach()
-    bias: torch.Tensor = convolution.bias.detach()
-    return Linear(weight.permute(2, 3, 1, 0).flatten(0, 2), bias.repeat(4), dtype)
+    weight: torch.Tensor = convolution.weight
+    bias: torch.Tensor = convolution.bias
+    learns = torch.is_grad_enabled()
+    return Linear(weight.permute(2, 3, 1, 0).flatten(0, 2), bias.repeat(4), dtype, learns=learns)

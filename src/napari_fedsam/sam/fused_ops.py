@@ -37,12 +37,23 @@ class Linear:
     bias : float tensor of shape (out,) or None
     dtype : torch.dtype
         What it computes in.
+    learns : bool
+        Whether gradients go through it, as they cannot through fused steps.
     """
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> None:
-        self.weight = weight.detach().to(dtype).contiguous()
-        self.bias = None if bias is None else bias.detach().to(dtype).contiguous()
-        self._fused = FUSED and weight.device.type == "cpu"
+    def __init__(
+        self,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        dtype: torch.dtype,
+        *,
+        learns: bool = False,
+    ) -> None:
+        if not learns:
+            weight, bias = weight.detach(), None if bias is None else bias.detach()
+        self.weight = weight.to(dtype).contiguous()
+        self.bias = None if bias is None else bias.to(dtype).contiguous()
+        self._fused = FUSED and weight.device.type == "cpu" and not learns
 
     def __call__(
         self,

@@ -67,8 +67,12 @@ class FeatureCache:
 
 
 class TrainingEncoder(Protocol):
-    """An image encoder in two halves, of which the first is not trained."""
+    """An image encoder in two halves, of which the first is not trained.
 
+    With `plain`, the decoder is to be segment-anything's own code, too.
+    """
+
+    plain: bool
     device: torch.device
     bf16: bool
     input_size: int
@@ -92,6 +96,7 @@ class PlainEncoder:
 
     def __init__(self, model: PromptableModel) -> None:
         self._model = model
+        self.plain = True
         self.device = next(model.mask_decoder.parameters()).device
         self.bf16 = False
         self.input_size = model.input_size
@@ -119,6 +124,7 @@ class CachedEncoder:
         self._model = model
         self._split = EncoderSplit(model)
         self._cache = cache
+        self.plain = False
         self.device = self._split.device
         self.bf16 = self._split.bf16
         self.input_size = model.input_size

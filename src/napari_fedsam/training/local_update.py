@@ -161,7 +161,7 @@ class _Trainer:
         method = self.model.method
         kinds = {p.trains for p in (*method.update, *method.personalise, *method.finale)}
         share = 1.0
-        if kinds == {"shared", "local"}:
+        if len(kinds) > 1:
             local = self.options.local_share
             share = local if phase.trains == "local" else 1 - local
         epochs = self.options.epochs * share * times
@@ -218,7 +218,8 @@ class _Trainer:
         for step in range(begin, stretch.steps):
             before_step(number, step, training)
             rate = _rate(self._peak(), step, stretch.steps)
-            self.losses.append(self._step(training, rate))
+            as_global = not stretch.phase.personal or (stretch.phase.alternates and step % 2 == 0)
+            self.losses.append(self._step(training, rate, as_global=as_global))
             meter.step()
 
     def _peak(self) -> float:
@@ -226,11 +227,11 @@ class _Trainer:
         factor = max(_LAST_ROUND, 0.5 * (1 + math.cos(math.pi * passed)))
         return self.options.learning_rate * factor
 
-    def _step(self, training: PhaseTraining, rate: float) -> float:
+    def _step(self, training: PhaseTraining, rate: float, *, as_global: bool) -> float:
         batch = self.batches.draw(self.options.batch_size)
-        phase = training.phase
-        with nullcontext() if phase.personal else self.model.global_view():
-            loss = self.loss(batch, distils=phase.distils) + training.pull()
+        distils = training.phase.distils and not as_global
+        with self.model.global_view() if as_global else nullcontext():
+            loss = self.loss(batch, distils=distils) + training.pull()
             if not bool(loss.isfinite()):
                 raise TrainingError(
                     "The training loss is no longer a number: lower the learning rate."

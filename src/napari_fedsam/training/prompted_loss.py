@@ -1,5 +1,6 @@
 """The loss of a batch: without a prompt, and with boxes or with clicks on what is wrong."""
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 
 from napari_fedsam.personalization.personalised_model import PersonalisedModel
 from napari_fedsam.personalization.recipe import PromptShares
-from napari_fedsam.sam.decoding import decode
+from napari_fedsam.sam.decoding import decode, decode_in_training
 from napari_fedsam.training.batches import MASK_SIDE, Batch
 from napari_fedsam.training.click_simulation import random_clicks
 from napari_fedsam.training.feature_cache import TrainingEncoder
@@ -59,6 +60,7 @@ class PromptedLoss:
         self._encoder = encoder
         self._random = random
         self._shares: PromptShares = model.recipe.training.prompts
+        self._decode_fast = functools.partial(decode_in_training, bf16=encoder.bf16)
 
     def __call__(self, batch: Batch, *, distils: bool) -> torch.Tensor:
         """Return the loss of a batch, to be differentiated.
@@ -89,16 +91,15 @@ class PromptedLoss:
         return self._encoder.suffix(batch.features)[batch.image_of]
 
     def _decode(self, batch: Batch, embeddings: torch.Tensor, prompts: SimulatedPrompts) -> Answer:
-        device = self._encoder.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self._encoder.bf16):
-            logits, scores = decode(
-                self._model,
-                embeddings,
-                points=prompts.points,
-                boxes=prompts.boxes,
-                logits=prompts.logits,
-                structure=batch.structures,
-            )
+        run = decode if self._encoder.plain else self._decode_fast
+        logits, scores = run(
+            self._model,
+            embeddings,
+            points=prompts.points,
+            boxes=prompts.boxes,
+            logits=prompts.logits,
+            structure=batch.structures,
+        )
         return Answer(logits, scores)
 
     def _prompts(self, batch: Batch, proposal: Answer) -> SimulatedPrompts | None:
