@@ -131,7 +131,7 @@ def test_the_same_update_is_gone_on_with(small, samples, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "other", ["seed", "round", "recipe", "samples", "order", "parameters", "moment"]
+    "other", ["seed", "round", "recipe", "samples", "pixels", "order", "parameters", "moment"]
 )
 def test_a_state_of_another_update_is_not_used(
     small, samples, make_sample, tmp_path: Path, other: str
@@ -147,6 +147,8 @@ def test_a_state_of_another_update_is_not_used(
         model = small(**OPTIONS, learning_rate=1e-3)
     elif other == "samples":
         cases = [samples[0], make_sample("ccc", (30, 20), structure=7)]
+    elif other == "pixels":
+        cases = [samples[0], replace(samples[1], image=255 - samples[1].image)]
     elif other == "order":
         cases = samples[::-1]
     elif other == "parameters":

@@ -243,7 +243,9 @@ class _Trainer:
         digest = hashlib.sha256()
         digest.update(f"{self.model.recipe.hash} {self.seed} {self.round_number}".encode())
         digest.update(repr(stretches).encode())
-        digest.update(repr([sample.id for sample in self.samples]).encode())
+        for sample in self.samples:
+            digest.update(f"{sample.id} {sample.structure} {sample.image.shape}".encode())
+            digest.update(sample.image.tobytes() + sample.mask.tobytes())
         for state in (self.model.shared_state(), self.model.local_state()):
             for name in sorted(state):
                 digest.update(name.encode() + state[name].numpy().tobytes())
