@@ -241,7 +241,7 @@ def test_an_unknown_method_lists_the_known_ones(make_recipe) -> None:
 
 
 UPDATE = {
-    "pfedsam": [("shared", False)],
+    "pfedsam": [("both", True)],
     "lora_fedavg_ft": [("shared", False)],
     "local": [("local", True)],
     "fedper": [("both", True)],
@@ -254,8 +254,22 @@ UPDATE = {
 
 @pytest.mark.parametrize("method", list(METHODS))
 def test_what_is_trained_before_the_exchange(method: str) -> None:
-    found = [(phase.trains, phase.personal) for phase in METHODS[method].update]
+    phases = METHODS[method].before_exchange(MethodOptions())
+    found = [(phase.trains, phase.personal) for phase in phases]
     assert found == UPDATE.get(method, [("shared", True)])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "phase"),
+    [
+        ("joint", Phase("both")),
+        ("alternating", Phase("both", alternates=True)),
+        ("decoupled", Phase("shared", personal=False)),
+    ],
+)
+def test_personalised_sam_trains_by_a_schedule(schedule, phase) -> None:
+    options = MethodOptions(schedule=schedule)
+    assert METHODS["pfedsam"].before_exchange(options) == (phase,)
 
 
 def test_what_is_trained_after_the_aggregation() -> None:
@@ -300,6 +314,7 @@ OTHER = {
     "decoder": "lora",
     "personal_decoder": True,
     "structure_tokens": "local",
+    "schedule": "decoupled",
     "temperature": 3.0,
     "distillation": 0.25,
     "proximal": 0.5,
@@ -320,6 +335,7 @@ def useful(method: str) -> set[str]:
         options |= {"decoder"}
     if method == "pfedsam":
         options |= EXPERT_OPTIONS | {"personal_decoder", "temperature", "distillation"}
+        options |= {"schedule"}
     if method in ("fedprox", "ditto"):
         options |= {"proximal"}
     return options

@@ -29,9 +29,11 @@ def distance(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> floa
     return math.sqrt(sum(float((one[name] - two[name]).square().sum()) for name in one))
 
 
+DECOUPLED = MethodOptions(schedule="decoupled")
+
 # What a method moves before the exchange, and after the aggregation of the last round.
 MOVES = {
-    "pfedsam": ("shared", "local"),
+    "pfedsam": ("both", "local"),
     "fedper": ("both", ""),
     "fedrep": ("both", ""),
     "local": ("local", ""),
@@ -63,7 +65,8 @@ def test_every_method_moves_its_own_parameters_in_their_time(
 
 
 def test_both_phases_move_all_of_their_own_parameters(small, samples) -> None:
-    model = small(epochs=6.0, batch_size=1, prompts=PromptShares(none=0.4, box=0.3, click=0.3))
+    prompts = PromptShares(none=0.4, box=0.3, click=0.3)
+    model = small(options=DECOUPLED, epochs=6.0, batch_size=1, prompts=prompts)
     shared, local = model.shared_state(), model.local_state()
     result = local_update(model, samples, seed=1)
     assert not moved(local, model.local_state())
@@ -93,11 +96,23 @@ def test_progress_rises_to_one_over_all_phases(small, samples) -> None:
 
 
 def test_the_shared_phase_does_not_see_the_experts(small, samples) -> None:
-    one, two = small(), small()
+    one, two = small(options=DECOUPLED), small(options=DECOUPLED)
     two.load_local({k: torch.full_like(v, 0.3) for k, v in two.local_state().items()})
     for model in (one, two):
         local_update(model, samples, seed=0)
     assert not moved(one.shared_state(), two.shared_state())
+
+
+def test_every_other_step_of_an_alternating_phase_is_the_global_models(small, samples) -> None:
+    options = MethodOptions(schedule="alternating")
+    model = small(options=options, epochs=1, batch_size=2)
+    shared, local = model.shared_state(), model.local_state()
+    assert local_update(model, samples, seed=0).steps == 1
+    assert moved(shared, model.shared_state())
+    assert not moved(local, model.local_state())
+    model = small(options=options, epochs=2, batch_size=2)
+    assert local_update(model, samples, seed=0).steps == 2
+    assert moved(local, model.local_state())
 
 
 def test_the_shared_phase_does_not_see_a_sites_own_copies(small, samples) -> None:
@@ -235,14 +250,21 @@ def test_epochs_become_steps(trainer, epochs: float, batch: int, steps: int) -> 
     assert built.stretches("personalise") == []
 
 
-@pytest.mark.parametrize("method", ["pfedsam", "fedrep", "ditto"])
+@pytest.mark.parametrize("method", ["decoupled", "fedrep", "ditto"])
 def test_epochs_are_all_passes_and_the_local_phases_have_their_share(trainer, method) -> None:
-    built = trainer(method=method, epochs=8, batch_size=1, local_share=0.25)
+    which = {"options": DECOUPLED} if method == "decoupled" else {"method": method}
+    built = trainer(**which, epochs=8, batch_size=1, local_share=0.25)
     found = [*built.stretches("update"), *built.stretches("personalise")]
     assert {stretch.phase.trains: stretch.steps for stretch in found} == {
         "shared": 18,
         "local": 6,
     }
+
+
+def test_what_is_trained_together_leaves_its_share_to_the_local_phase(trainer) -> None:
+    built = trainer(epochs=8, batch_size=1, local_share=0.25)
+    assert [stretch.steps for stretch in built.stretches("update")] == [18]
+    assert [stretch.steps for stretch in built.stretches("personalise")] == [6]
 
 
 def test_what_is_trained_at_once_has_all_passes(trainer) -> None:
@@ -306,7 +328,7 @@ def test_a_rounds_rate_reaches_the_optimiser(small, samples) -> None:
 
 
 def test_copies_that_move_along_do_so_in_training(small, samples) -> None:
-    model = small(options=MethodOptions(personal_decoder=True), epochs=2)
+    model = small(options=MethodOptions(personal_decoder=True, schedule="decoupled"), epochs=2)
     with torch.no_grad():
         for _, copy in model.copies():
             copy.add_(0.01)

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+Schedule = Literal["joint", "alternating", "decoupled"]
 DecoderOwner = Literal["frozen", "lora", "shared", "local"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -41,6 +42,10 @@ class MethodOptions(Options):
         Whether each site keeps a decoder of its own beside the shared one, trained on from it.
     structure_tokens : {"shared", "local"}
         Who owns the structures' tokens.
+    schedule : {"joint", "alternating", "decoupled"}
+        Whether shared and local parameters are trained before the exchange together; together and,
+        in every other step, the shared ones alone in the global model; or the shared ones alone in
+        the global model. The local ones are fitted to the aggregated ones after that.
     temperature, distillation : float
         T and alpha of the distillation term alpha * T^2 * KL(teacher || student).
     proximal : float
@@ -61,6 +66,7 @@ class MethodOptions(Options):
     decoder: DecoderOwner = "shared"
     personal_decoder: bool = False
     structure_tokens: Literal["shared", "local"] = "shared"
+    schedule: Schedule = "joint"
     temperature: float = Field(default=2.0, gt=0)
     distillation: float = Field(default=0.5, ge=0)
     proximal: float = Field(default=0.01, ge=0)

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from napari_fedsam.personalization.errors import RecipeError
-from napari_fedsam.personalization.method_options import MethodOptions
+from napari_fedsam.personalization.method_options import MethodOptions, Schedule
 
 Owner = Literal["frozen", "shared", "local"]
 Module = Literal["lora", "experts", "adapters"]
@@ -67,7 +67,8 @@ class Method:
     shared : tuple of str
         Patterns of parameter names; the decoder and the tokens follow the options.
     update : tuple of Phase
-        What a site trains before the exchange, in this order.
+        What a site trains before the exchange, in this order; empty where the option `schedule`
+        says so.
     inserts : set of {"lora", "experts", "adapters"}
         Modules put into the encoder: LoRA and experts into its last blocks, adapters into all.
     personalise : tuple of Phase
@@ -110,6 +111,10 @@ class Method:
     federates: bool = True
     pooled: bool = False
     options: frozenset[str] = frozenset()
+
+    def before_exchange(self, options: MethodOptions) -> tuple[Phase, ...]:
+        """Return what a site trains before the exchange."""
+        return self.update or (_SCHEDULES[options.schedule],)
 
     def owner(self, parameter: str, options: MethodOptions) -> Owner:
         """Return who owns a parameter, by its name in the personalised model."""
@@ -159,6 +164,11 @@ class Method:
                 )
 
 
+_SCHEDULES: dict[Schedule, Phase] = {
+    "joint": Phase("both"),
+    "alternating": Phase("both", alternates=True),
+    "decoupled": Phase("shared", personal=False),
+}
 _COMMON = frozenset({"decoder", "structure_tokens"})
 _OPTIONS_OF: dict[Module, frozenset[str]] = {
     "lora": frozenset({"blocks", "lora_rank", "lora_alpha", "lora_targets"}),
@@ -181,9 +191,9 @@ METHODS = {
             _PFEDSAM,
             inserts=frozenset({"lora", "experts"}),
             shared=(_LORA,),
-            update=(Phase("shared", personal=False),),
+            update=(),
             personalise=(Phase("local", distils=True),),
-            options=frozenset({"temperature", "distillation", "personal_decoder"}),
+            options=frozenset({"schedule", "temperature", "distillation", "personal_decoder"}),
         ),
         Method(
             "fedsam",

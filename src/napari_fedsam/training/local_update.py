@@ -148,8 +148,9 @@ class _Trainer:
         """Return the phases that are due now with their steps."""
         method = self.model.method
         rounds = self.model.recipe.rounds
+        before = method.before_exchange(self.model.recipe.options)
         if moment == "update":
-            due = [(phase, 1) for phase in method.update]
+            due = [(phase, 1) for phase in before]
         else:
             due = [(phase, 1) for phase in method.personalise]
             if self.round_number == rounds:
@@ -159,7 +160,8 @@ class _Trainer:
 
     def _steps(self, phase: Phase, times: int) -> int:
         method = self.model.method
-        kinds = {p.trains for p in (*method.update, *method.personalise, *method.finale)}
+        before = method.before_exchange(self.model.recipe.options)
+        kinds = {p.trains for p in (*before, *method.personalise, *method.finale)}
         share = 1.0
         if len(kinds) > 1:
             local = self.options.local_share
