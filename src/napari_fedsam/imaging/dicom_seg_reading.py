@@ -9,6 +9,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.pixels import iter_pixels
+from pydicom.uid import UID
 
 from napari_fedsam.imaging.dicom_headers import FramePlace, frame_places
 from napari_fedsam.imaging.dicom_seg_codes import structures_by_segment
@@ -32,6 +33,7 @@ _ALLOWED_TAGS = (
     "Rows",
     "Columns",
     "NumberOfFrames",
+    "BitsAllocated",
     "SegmentationType",
     "SegmentSequence",
     "SharedFunctionalGroupsSequence",
@@ -41,7 +43,7 @@ _ALLOWED_TAGS = (
 
 @dataclass(frozen=True)
 class _SegHeader:
-    kind: str
+    is_packed: bool
     frame_of_reference: str
     rows: int
     columns: int
@@ -95,7 +97,7 @@ def _read_header(path: Path) -> _SegHeader:
             )
         frames = int(dataset.NumberOfFrames)
         return _SegHeader(
-            kind=kind,
+            is_packed=_is_packed(dataset),
             frame_of_reference=str(dataset.get("FrameOfReferenceUID") or ""),
             rows=int(dataset.Rows),
             columns=int(dataset.Columns),
@@ -107,6 +109,14 @@ def _read_header(path: Path) -> _SegHeader:
         raise
     except Exception as error:
         raise _damaged(path) from error
+
+
+def _is_packed(dataset: Any) -> bool:
+    """Say whether the voxels are single bits, eight in a byte."""
+    return (
+        int(dataset.BitsAllocated) == 1
+        and not UID(dataset.file_meta.TransferSyntaxUID).is_encapsulated
+    )
 
 
 def _segments_of_frames(dataset: Any) -> tuple[int | None, ...]:
@@ -161,7 +171,7 @@ def _frames(header: _SegHeader, path: Path) -> Iterator[NDArray[Any]]:
     count = 0
     try:
         with explained_access(path):
-            for frame in iter_pixels(path):
+            for frame in _packed_frames(header, path) if header.is_packed else iter_pixels(path):
                 count += 1
                 yield frame.reshape(header.rows, header.columns)
     except (ImagingError, GeneratorExit):
@@ -170,6 +180,21 @@ def _frames(header: _SegHeader, path: Path) -> Iterator[NDArray[Any]]:
         raise _damaged(path) from error
     if count != len(header.places):
         raise _damaged(path)
+
+
+def _packed_frames(header: _SegHeader, path: Path) -> Iterator[NDArray[np.uint8]]:
+    """Unpack frames of single bits, which follow each other without padding.
+
+    pydicom's iterator expects each to begin with a byte of its own.
+    """
+    dataset = pydicom.dcmread(path, specific_tags=["PixelData"])
+    packed = np.frombuffer(dataset.PixelData, np.uint8)
+    length = header.rows * header.columns
+    for start in range(0, length * len(header.places), length):
+        first, offset = divmod(start, 8)
+        last = -(-(start + length) // 8)
+        bits = np.unpackbits(packed[first:last], bitorder="little")
+        yield bits[offset : offset + length]
 
 
 def _geometry(place: FramePlace, header: _SegHeader, path: Path) -> Geometry:

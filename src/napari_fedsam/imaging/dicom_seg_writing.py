@@ -179,6 +179,8 @@ def _segmentation(frames: NDArray[Any], sources: list[Any], structures: list[Mas
         device_serial_number="none",
         content_label="SEGMENTATION",
         content_description="Research use only",
+        # Required, and may be empty: who segmented stays at the site.
+        content_creator_name="",
         series_description="napari-fedsam segmentation, research use only",
         # Structures may have names in any script.
         specific_character_set="ISO_IR 192",

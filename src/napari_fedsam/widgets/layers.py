@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 SCAN_KEY = "napari_fedsam_scan"
 """The layer metadata that holds the `Scan` a layer belongs to."""
 
+STRUCTURES_KEY = "napari_fedsam_structures"
+"""The layer metadata that holds the structures of a Labels layer."""
+
 LayerData = tuple[Any, dict[str, Any], str]
 
 

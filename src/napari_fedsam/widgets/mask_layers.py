@@ -13,7 +13,7 @@ from scipy import ndimage
 from napari_fedsam.annotation.label_edit import Indices
 from napari_fedsam.annotation.session import AnnotationSession
 from napari_fedsam.widgets.brush_strokes import edit_of_stroke
-from napari_fedsam.widgets.layers import SCAN_KEY, scan_of
+from napari_fedsam.widgets.layers import SCAN_KEY, STRUCTURES_KEY, scan_of
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -221,6 +221,7 @@ class MaskLayers:
         for layer in (self.segmentation, self.preview):
             if layer is not None:
                 layer.colormap = DirectLabelColormap(color_dict=colors)
+                layer.metadata[STRUCTURES_KEY] = self._session.view.structures
                 layer.selected_label = self._session.view.structure.value
 
     def close(self) -> None:

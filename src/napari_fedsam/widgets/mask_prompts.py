@@ -12,7 +12,9 @@ from qtpy.QtWidgets import QFileDialog
 from napari_fedsam.annotation.errors import AnnotationError
 from napari_fedsam.annotation.session import AnnotationSession
 from napari_fedsam.errors import FedSamError
-from napari_fedsam.imaging.readers import read_mask
+from napari_fedsam.imaging.mask_formats import open_filter
+from napari_fedsam.imaging.readers import read_segmentation
+from napari_fedsam.imaging.segmentation import MaskStructure, Segmentation
 from napari_fedsam.widgets.background import Background
 from napari_fedsam.widgets.mask_layers import ROLE_KEY
 
@@ -23,8 +25,9 @@ if TYPE_CHECKING:
 class MaskPrompts:
     """Hands the session a mask of the slice on screen.
 
-    A mask's voxels of the chosen structure's value count; where it has none of them at all, every
-    voxel that is not background does.
+    Where a file names its structures, the one with the chosen structure's name counts, or the
+    only one. Else a mask's voxels of the chosen structure's value count; where it has none of
+    them at all, every voxel that is not background does.
 
     Parameters
     ----------
@@ -68,25 +71,40 @@ class MaskPrompts:
             raise AnnotationError("No scan is open: open one first.")
         if path is None:
             path, _ = QFileDialog.getOpenFileName(
-                self._viewer.window._qt_window,
-                "Mask to start from",
-                filter="Masks (*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd *.png *.tif *.tiff)",
+                self._viewer.window._qt_window, "Mask to start from", filter=open_filter()
             )
         if not path:
             return
         chosen = Path(path)
 
-        def show(labels: NDArray[Any]) -> None:
+        def show(found: Segmentation) -> None:
             if scan is self._session.scan:
-                self._use_or_tell(scan.orientation.to_display(labels), chosen.name)
+                self._use_or_tell(found, chosen.name)
 
-        self._background.run("disk", lambda: read_mask(chosen, scan), show, self._tell)
+        self._background.run("disk", lambda: read_segmentation(chosen, scan), show, self._tell)
 
-    def _use_or_tell(self, labels: NDArray[Any], name: str) -> None:
+    def _use_or_tell(self, found: Segmentation, name: str) -> None:
+        view = self._session.view
         try:
-            self._use(labels, name)
+            labels = view.scan.orientation.to_display(found.labels) if view.scan else found.labels
+            if found.structures:
+                value = self._named(found.structures, name).value
+                self._session.use_mask(view.slice.pixels(labels) == value)
+            else:
+                self._use(labels, name)
         except FedSamError as error:
             self._tell(error)
+
+    def _named(self, structures: tuple[MaskStructure, ...], name: str) -> MaskStructure:
+        wanted = self._session.view.structure.name
+        same = [each for each in structures if each.name.casefold() == wanted.casefold()]
+        if not same and len(structures) > 1:
+            held = ", ".join(f"'{each.name}'" for each in structures[:8])
+            raise AnnotationError(
+                f"'{name}' holds {held}{' and others' if len(structures) > 8 else ''}, but no "
+                f"'{wanted}': choose a structure of one of these names, or add it."
+            )
+        return (same or list(structures))[0]
 
     def _use(self, labels: NDArray[Any], name: str) -> None:
         view = self._session.view
