@@ -15,8 +15,10 @@ from scipy.spatial.transform import Rotation
 
 from napari_fedsam.imaging.errors import ImagingError
 from napari_fedsam.imaging.geometry import Geometry
+from napari_fedsam.imaging.mask_formats import open_filter, save_filter
 from napari_fedsam.imaging.readers import read_mask, read_scan
 from napari_fedsam.imaging.scan import Scan
+from napari_fedsam.imaging.segmentation import MaskStructure
 from napari_fedsam.imaging.writers import write_mask
 
 VOLUME_FORMATS = ["nii", "nii.gz", "nrrd", "mha", "mhd"]
@@ -124,6 +126,33 @@ def test_a_mask_of_a_picture_is_flat(tmp_path: Path, suffix: str) -> None:
     write_mask(MASK[:1], picture(), path)
     assert sitk.ReadImage(str(path)).GetSize() == (5, 4)
     assert np.array_equal(read_mask(path, picture()), MASK[:1])
+
+
+@pytest.mark.parametrize("values", [[0, 1, 3], [0, 255], [0]])
+def test_a_png_shows_the_structures_colours(tmp_path: Path, values: list[int]) -> None:
+    mask = np.random.default_rng(1).choice(values, (1, 4, 5)).astype(np.uint8)
+    structures = [MaskStructure(3, "a", "#0102fe"), MaskStructure(255, "b", "#ffffff")]
+    write_mask(mask, picture(), tmp_path / "m.png", structures)
+    assert np.array_equal(read_mask(tmp_path / "m.png", picture()), mask)
+    with Image.open(tmp_path / "m.png") as image:
+        assert image.mode == "P"
+        shown = np.asarray(image.convert("RGB"))
+    colours = {0: (0, 0, 0), 1: (0x56, 0xB4, 0xE9), 3: (1, 2, 254), 255: (255, 255, 255)}
+    for value in values:
+        assert (shown[mask[0] == value] == colours[value]).all()
+
+
+def test_a_single_slice_goes_into_a_png(tmp_path: Path) -> None:
+    slice_of_ct = scan_at(Geometry.identity((5, 4, 1)))
+    write_mask(MASK[:1], slice_of_ct, tmp_path / "m.png")
+    assert np.array_equal(read_mask(tmp_path / "m.png", slice_of_ct), MASK[:1])
+
+
+@pytest.mark.parametrize("filter_of", [save_filter, open_filter])
+def test_dialogs_offer_every_format(filter_of: Any) -> None:
+    offered = filter_of()
+    for suffix in (".nii.gz", ".nii", ".nrrd", ".mha", ".seg.nrrd", ".dcm", ".png", ".json"):
+        assert f"*{suffix}" in offered
 
 
 def test_a_sixteen_bit_png_keeps_its_numbers(tmp_path: Path) -> None:

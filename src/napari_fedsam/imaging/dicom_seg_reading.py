@@ -90,11 +90,13 @@ def _read_header(path: Path) -> _SegHeader:
             raise ImagingError(
                 f"{path.name} is a DICOM file but no segmentation: choose a DICOM SEG file."
             )
-        if kind not in ("BINARY", "LABELMAP"):
+        if kind == "FRACTIONAL":
             raise ImagingError(
-                f"{path.name} holds fractions ({kind.lower() or 'unknown type'}), but a mask is "
-                "yes or no: export it as a binary segmentation."
+                f"{path.name} holds fractions, but a mask is yes or no: export it as a binary "
+                "segmentation."
             )
+        if kind not in ("BINARY", "LABELMAP"):
+            raise _damaged(path)
         frames = int(dataset.NumberOfFrames)
         return _SegHeader(
             is_packed=_is_packed(dataset),

@@ -18,7 +18,7 @@ from napari_fedsam.imaging.scan import Scan
 from napari_fedsam.imaging.segmentation import MaskStructure, present_values
 from napari_fedsam.imaging.silence import silent_pydicom
 
-PASSED_ON = (
+_PASSED_ON = (
     "PatientName",
     "PatientID",
     "PatientBirthDate",
@@ -60,6 +60,8 @@ _REFERRED_TO = (
     "DimensionIndexSequence",
     "DimensionOrganizationSequence",
 )
+
+_IDENTIFIERS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 
 _SERIES_OFFSET = 1000
 """Added to the scan's series number, so that the two lie together and differ."""
@@ -110,13 +112,13 @@ def write_dicom_segmentation(
         )
     order = _file_order(scan, path)
     with silent_pydicom():
-        sources = [_source(file) for file in scan.dicom_files]
-        frames = np.zeros(labels.shape, labels.dtype)
+        sources = _sources(scan, path)
+        # Segments are counted without gaps.
         numbers = np.zeros(present[-1] + 1, labels.dtype)
         numbers[present] = np.arange(1, len(present) + 1)
+        frames = np.zeros(labels.shape, labels.dtype)
         frames[order] = numbers[labels]
-        names = {each.value: each for each in structures}
-        segments = [names[value] for value in present]
+        segments = [each for each in structures if each.value in present]
         try:
             _segmentation(frames, sources, segments).save_as(path)
         except (AttributeError, TypeError, ValueError, KeyError) as error:
@@ -144,13 +146,28 @@ def _file_order(scan: Scan, path: Path) -> list[int]:
     )
 
 
+def _sources(scan: Scan, path: Path) -> list[Any]:
+    """Read the files of a scan, which must say which study, series and image they are."""
+    sources = [_source(file) for file in scan.dicom_files]
+    if not all(source.get(keyword) for source in sources for keyword in _IDENTIFIERS):
+        raise ImagingError(
+            f"{path.name} cannot be a DICOM segmentation because the files of {scan.name} lack "
+            f"identifiers to refer to (removed by an anonymiser, perhaps): {_INSTEAD}."
+        )
+    return sources
+
+
 def _source(file: Path) -> Any:
     """Read what a segmentation takes over from a file, or refers to."""
     with explained_access(file):
         dataset = pydicom.dcmread(
-            file, stop_before_pixels=True, specific_tags=[*PASSED_ON, *_REFERRED_TO]
+            file, stop_before_pixels=True, specific_tags=[*_PASSED_ON, *_REFERRED_TO]
         )
-    for keyword in PASSED_ON:
+    # Some anonymisers empty these in the data set alone.
+    for keyword in ("SOPClassUID", "SOPInstanceUID"):
+        if not dataset.get(keyword):
+            setattr(dataset, keyword, dataset.file_meta.get(f"MediaStorage{keyword}", ""))
+    for keyword in _PASSED_ON:
         if keyword not in dataset:
             setattr(dataset, keyword, "")
     return dataset
