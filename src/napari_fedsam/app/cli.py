@@ -110,6 +110,7 @@ def segment(
     """Segment one slice of a scan; the mask has the scan's exact geometry."""
     from napari_fedsam.annotation.model_source import ModelSource
     from napari_fedsam.app.segmentation import segment_slice
+    from napari_fedsam.imaging.mask_formats import format_to_write
     from napari_fedsam.imaging.readers import read_scan
     from napari_fedsam.imaging.writers import write_mask
     from napari_fedsam.settings import home
@@ -119,6 +120,8 @@ def segment(
     corners = None if box is None else _numbers(box, 4, "--box")
     points = [_point(text) for text in point or []]
     opened = read_scan(scan, series=series)
+    # Before the model is at work for nothing.
+    format_to_write(output, opened)
     source = ModelSource(home())
     predictor = source.load(model).predictor
     mask = segment_slice(

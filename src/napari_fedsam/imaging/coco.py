@@ -95,25 +95,7 @@ def read_coco(path: Path, scan: Scan) -> Segmentation:
     try:
         with explained_access(path):
             content = json.loads(path.read_text(encoding="utf-8"))
-        image = _image_of(content["images"], scan)
-        categories = [
-            (int(each["id"]), str(each["name"]), each.get("color"))
-            for each in content["categories"]
-        ]
-        annotations = list(content["annotations"])
-        if image is None:
-            raise ImagingError(
-                f"{path.name} describes {len(content['images'])} pictures, none of them named "
-                f"{scan.source.name}: choose the file that belongs to this picture."
-            )
-        if (1, int(image["height"]), int(image["width"])) != scan.shape:
-            raise lies_elsewhere(path, scan)
-        structures = _structures(categories)
-        chosen = [each for each in annotations if each["image_id"] == image["id"]]
-        return Segmentation(
-            _drawn(chosen, structures, scan, path),
-            tuple(sorted(structures.values(), key=lambda each: each.value)),
-        )
+        return _segmentation(content, scan, path)
     except json.JSONDecodeError as error:
         raise ImagingError(
             f"{path.name} is truncated or no JSON: copy or export it again."
@@ -125,6 +107,23 @@ def read_coco(path: Path, scan: Scan) -> Segmentation:
         ) from error
 
 
+def _segmentation(content: dict[str, Any], scan: Scan, path: Path) -> Segmentation:
+    image = _image_of(content["images"], scan)
+    if image is None:
+        raise ImagingError(
+            f"{path.name} describes {len(content['images'])} pictures, none of them named "
+            f"{scan.source.name}: choose the file that belongs to this picture."
+        )
+    if (1, int(image["height"]), int(image["width"])) != scan.shape:
+        raise lies_elsewhere(path, scan)
+    structures = _structures(content["categories"])
+    annotations = [each for each in content["annotations"] if each["image_id"] == image["id"]]
+    return Segmentation(
+        _drawn(annotations, structures, scan, path),
+        tuple(sorted(structures.values(), key=lambda each: each.value)),
+    )
+
+
 def _image_of(images: list[dict[str, Any]], scan: Scan) -> dict[str, Any] | None:
     """Return the entry with the scan's file name, or the only one."""
     for image in images:
@@ -134,15 +133,18 @@ def _image_of(images: list[dict[str, Any]], scan: Scan) -> dict[str, Any] | None
     return images[0] if len(images) == 1 else None
 
 
-def _structures(categories: list[tuple[int, str, Any]]) -> dict[int, MaskStructure]:
+def _structures(categories: list[dict[str, Any]]) -> dict[int, MaskStructure]:
     """Return the structures by category id."""
-    values = distinct_values([identifier for identifier, *_ in categories])
-    return {
-        identifier: MaskStructure(
-            value, name, hex_of(color) if color else PALETTE[(value - 1) % len(PALETTE)]
+    values = distinct_values([int(each["id"]) for each in categories])
+    found = {}
+    for value, category in zip(values, categories, strict=True):
+        color = category.get("color")
+        found[int(category["id"])] = MaskStructure(
+            value,
+            str(category["name"]),
+            hex_of(color) if color else PALETTE[(value - 1) % len(PALETTE)],
         )
-        for value, (identifier, name, color) in zip(values, categories, strict=True)
-    }
+    return found
 
 
 def _drawn(

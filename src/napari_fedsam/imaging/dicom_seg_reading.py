@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.filereader import read_partial
 from pydicom.pixels import iter_pixels
 from pydicom.uid import UID
 
@@ -25,6 +26,8 @@ from napari_fedsam.imaging.silence import silent_pydicom
 _TOLERANCE = 0.26
 """How far (in voxels) a frame may be from the grid: slices of a series may be as unevenly
 spaced, and the scan's grid is the even one."""
+
+_MODALITY = 0x00080060
 
 _ALLOWED_TAGS = (
     "SOPClassUID",
@@ -77,6 +80,24 @@ def read_dicom_segmentation(path: Path, scan: Scan) -> Segmentation:
             _drawn(header, scan, path),
             tuple(sorted(header.structures.values(), key=lambda each: each.value)),
         )
+
+
+def is_dicom_segmentation(path: Path) -> bool:
+    """Say whether a DICOM file's modality is SEG, reading no further; False when damaged.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be opened.
+    """
+    with silent_pydicom(), path.open("rb") as handle:
+        try:
+            beginning = read_partial(handle, stop_when=lambda tag, *_: tag > _MODALITY)
+            return bool(beginning.get("Modality") == "SEG")
+        except OSError:
+            raise
+        except Exception:  # noqa: BLE001 - whatever pydicom stumbles over, it is no SEG for us
+            return False
 
 
 def _read_header(path: Path) -> _SegHeader:

@@ -69,6 +69,26 @@ _SERIES_OFFSET = 1000
 _INSTEAD = "save the mask as .seg.nrrd, .nii.gz or .mha instead"
 
 
+def require_dicom_source(scan: Scan, path: Path) -> None:
+    """Check that a scan was read from DICOM files that know their place in the patient.
+
+    Raises
+    ------
+    ImagingError
+        If not; `path` is the file that was to be written.
+    """
+    if not scan.dicom_files:
+        raise ImagingError(
+            f"{path.name} cannot be a DICOM segmentation because {scan.name} was not read from "
+            f"DICOM files: {_INSTEAD}."
+        )
+    if not scan.is_anatomical or not scan.frame_of_reference:
+        raise ImagingError(
+            f"{path.name} cannot be a DICOM segmentation because {scan.name} does not say where "
+            f"it lies in the patient (no frame of reference): {_INSTEAD}, or .png for a picture."
+        )
+
+
 def write_dicom_segmentation(
     labels: NDArray[Any], scan: Scan, structures: tuple[MaskStructure, ...], path: Path
 ) -> None:
@@ -82,7 +102,7 @@ def write_dicom_segmentation(
     labels : ndarray of uint8 or uint16
         Shape (z, y, x) of the scan.
     scan : Scan
-        Read from DICOM files that are still there and know their place in the patient.
+        One that passes `require_dicom_source`, and whose files are still there.
     structures : tuple of MaskStructure
         One for each value in the mask.
     path : Path
@@ -91,19 +111,8 @@ def write_dicom_segmentation(
     Raises
     ------
     ImagingError
-        If the scan is not such a scan, the mask is empty, or the series lacks what the format
-        needs.
+        If the mask is empty, the files have changed, or the series lacks what the format needs.
     """
-    if not scan.dicom_files:
-        raise ImagingError(
-            f"{path.name} cannot be a DICOM segmentation because {scan.name} was not read from "
-            f"DICOM files: {_INSTEAD}."
-        )
-    if not scan.is_anatomical or not scan.frame_of_reference:
-        raise ImagingError(
-            f"{path.name} cannot be a DICOM segmentation because {scan.name} does not say where "
-            f"it lies in the patient (no frame of reference): {_INSTEAD}, or .png for a picture."
-        )
     present = present_values(labels)
     if not present:
         raise ImagingError(

@@ -8,8 +8,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from napari_fedsam.imaging.coco import read_coco, write_coco
-from napari_fedsam.imaging.dicom_seg_reading import read_dicom_segmentation
-from napari_fedsam.imaging.dicom_seg_writing import write_dicom_segmentation
+from napari_fedsam.imaging.dicom_seg_reading import is_dicom_segmentation, read_dicom_segmentation
+from napari_fedsam.imaging.dicom_seg_writing import require_dicom_source, write_dicom_segmentation
 from napari_fedsam.imaging.errors import ImagingError
 from napari_fedsam.imaging.files import DICOM_SUFFIXES, explained_access, is_dicom, suffix_of
 from napari_fedsam.imaging.label_pictures import read_label_picture, write_label_picture
@@ -27,6 +27,18 @@ Writer = Callable[[NDArray[Any], Scan, tuple[MaskStructure, ...], Path], None]
 Reader = Callable[[Path, Scan], Segmentation]
 
 
+def _any_scan(scan: Scan, path: Path) -> None:
+    del scan, path
+
+
+def _require_one_slice(scan: Scan, path: Path) -> None:
+    if scan.shape[0] > 1:
+        raise ImagingError(
+            f"{path.name} would hold one picture, but {scan.name} is a volume: name it .nii.gz, "
+            ".seg.nrrd or .mha."
+        )
+
+
 @dataclass(frozen=True)
 class MaskFormat:
     """A kind of mask file.
@@ -41,8 +53,8 @@ class MaskFormat:
         From and to a file of this kind.
     also_read : tuple of str
         Further endings of files that can be read.
-    is_flat : bool
-        Whether it holds a single slice.
+    require : callable
+        Refuses scans whose masks it cannot hold.
     """
 
     title: str
@@ -50,7 +62,7 @@ class MaskFormat:
     read: Reader
     write: Writer
     also_read: tuple[str, ...] = ()
-    is_flat: bool = False
+    require: Callable[[Scan, Path], None] = _any_scan
 
 
 def _write_volume(
@@ -87,11 +99,22 @@ MASK_FORMATS = (
     MaskFormat("NIfTI", (".nii.gz", ".nii"), _read_volume, _write_volume),
     MaskFormat("NRRD", (".nrrd",), _read_nrrd, _write_volume, also_read=(".nhdr",)),
     MaskFormat("MetaImage", (".mha", ".mhd"), _read_volume, _write_volume),
-    MaskFormat("DICOM SEG", (".dcm",), read_dicom_segmentation, write_dicom_segmentation),
     MaskFormat(
-        "PNG", (".png",), _read_picture, _write_picture, (".tif", ".tiff", ".bmp"), is_flat=True
+        "DICOM SEG",
+        (".dcm",),
+        read_dicom_segmentation,
+        write_dicom_segmentation,
+        require=require_dicom_source,
     ),
-    MaskFormat("COCO", (".json",), read_coco, write_coco, is_flat=True),
+    MaskFormat(
+        "PNG",
+        (".png",),
+        _read_picture,
+        _write_picture,
+        (".tif", ".tiff", ".bmp"),
+        _require_one_slice,
+    ),
+    MaskFormat("COCO", (".json",), read_coco, write_coco, require=_require_one_slice),
 )
 
 
@@ -106,11 +129,7 @@ def format_to_write(path: Path, scan: Scan) -> MaskFormat:
     name = path.name.lower()
     for each in MASK_FORMATS:
         if name.endswith(each.suffixes):
-            if each.is_flat and scan.shape[0] > 1:
-                raise ImagingError(
-                    f"{path.name} would hold one picture, but {scan.name} is a volume: name it "
-                    ".nii.gz, .seg.nrrd or .mha."
-                )
+            each.require(scan, path)
             return each
     raise ImagingError(
         f"{path.name} has no mask format: name it .nii.gz, .seg.nrrd or .mha, .dcm for a scan "
@@ -137,6 +156,19 @@ def format_to_read(path: Path) -> MaskFormat:
         f"{path.name} cannot hold a mask: use NIfTI, NRRD, MetaImage, DICOM SEG, or PNG or COCO "
         "JSON for a picture."
     )
+
+
+def is_segmentation(path: Path) -> bool:
+    """Say quickly whether a file's name or beginning makes it a segmentation, not a scan.
+
+    Never raises.
+    """
+    if path.name.lower().endswith(SLICER_SUFFIX):
+        return True
+    try:
+        return path.is_file() and is_dicom(path) and is_dicom_segmentation(path)
+    except OSError:
+        return False
 
 
 def save_filter() -> str:
