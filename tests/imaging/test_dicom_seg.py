@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 from napari_fedsam import __version__
 from napari_fedsam.imaging.errors import ImagingError
 from napari_fedsam.imaging.geometry import Geometry
+from napari_fedsam.imaging.mask_formats import is_segmentation
 from napari_fedsam.imaging.readers import read_mask, read_scan, read_segmentation
 from napari_fedsam.imaging.scan import Scan
 from napari_fedsam.imaging.segmentation import MaskStructure
@@ -334,6 +335,18 @@ def test_a_truncated_file_is_told(dicom: Any, tmp_path: Path, part: float, capfd
     with pytest.raises(ImagingError, match=r"^cut\.dcm .*(damaged|no segmentation).*\.$"):
         read_mask(path, scan)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_segmentation_is_known_by_its_first_bytes(dicom: Any, tmp_path: Path) -> None:
+    scan = series(dicom)
+    write_mask(LABELS, scan, tmp_path / "m.dcm")
+    without_suffix = (tmp_path / "m.dcm").rename(tmp_path / "IM0001")
+    assert is_segmentation(without_suffix)
+    assert is_segmentation(tmp_path / "any.seg.nrrd")
+    (tmp_path / "empty.dcm").write_bytes(b"")
+    (tmp_path / "odd.dcm").write_bytes(bytes(128) + b"DICM" + b"\xff" * 40)
+    for path in (scan.dicom_files[0], tmp_path / "gone", tmp_path, *tmp_path.glob("*.dcm")):
+        assert not is_segmentation(path)
 
 
 def test_an_image_is_no_segmentation(dicom: Any) -> None:

@@ -128,14 +128,13 @@ def present_values(labels: NDArray[Any]) -> list[int]:
     return [int(value) for value in np.flatnonzero(counts) if value]
 
 
-def distinct_values(wanted: list[int | None]) -> list[int]:
+def distinct_values(wanted: list[int]) -> list[int]:
     """Return a mask value for each structure of a file: the wanted ones if they can be kept.
 
-    Where a value is missing, taken twice, or not within 1 to 65535, all are counted from 1.
+    Where a value is taken twice or not within 1 to 65535, all are counted from 1.
     """
-    usable = [value for value in wanted if value is not None and 1 <= value <= 65535]
-    if len(set(usable)) == len(wanted):
-        return usable
+    if len({value for value in wanted if 1 <= value <= 65535}) == len(wanted):
+        return wanted
     return list(range(1, len(wanted) + 1))
 
 
