@@ -127,6 +127,11 @@ def test_the_picture_is_found_by_its_name_among_several(tmp_path: Path) -> None:
         read_mask(written(tmp_path, {"images": images}), picture_of(LABELS.shape, "scan.png"))
 
 
+def test_one_of_overlapping_structures_is_read_by_its_name(tmp_path: Path) -> None:
+    path = written(tmp_path, {"annotations": [annotation(), annotation(category_id=7)]})
+    assert (read_segmentation(path, PICTURE, wanted="polyp").labels == 3).all()
+
+
 def test_category_zero_becomes_a_structure(tmp_path: Path) -> None:
     path = written(
         tmp_path,

@@ -189,6 +189,8 @@ def test_segmentations_of_others_are_read(dicom: Any, tmp_path: Path, overlap: b
     if overlap:
         with pytest.raises(ImagingError, match=r"other holds .* overlap \('a' and 'b'\)"):
             read_mask(tmp_path / "other", scan)
+        alone = read_segmentation(tmp_path / "other", scan, wanted="A")
+        assert np.array_equal(alone.labels, LABELS == 2)
         return
     back = read_segmentation(tmp_path / "other", scan)
     assert np.array_equal(back.labels, np.where(LABELS == 9, 2, LABELS // 2))

@@ -212,6 +212,17 @@ def test_bad_files_are_explained(
         read_mask(path, OBLIQUE)
 
 
+def test_one_of_overlapping_structures_is_read_by_its_name(tmp_path: Path) -> None:
+    values = np.stack([LABELS > 0, (LABELS == 4) * 2], axis=-1)
+    path = slicer_file(tmp_path / "o.seg.nrrd", values, TWO)
+    back = read_segmentation(path, OBLIQUE, wanted=" B")
+    assert np.array_equal(back.labels, (LABELS == 4) * 2)
+    assert [each.name for each in back.structures] == ["a", "b"]
+    assert np.array_equal(read_segmentation(path, OBLIQUE, wanted="a").labels, LABELS > 0)
+    with pytest.raises(ImagingError, match="overlap"):
+        read_segmentation(path, OBLIQUE, wanted="c")
+
+
 def test_a_file_without_segments_is_told(tmp_path: Path) -> None:
     write_mask(LABELS, OBLIQUE, tmp_path / "m.nrrd")
     path = (tmp_path / "m.nrrd").rename(tmp_path / "m.seg.nrrd")

@@ -80,11 +80,11 @@ def _annotation(number: int, value: int, mask: NDArray[np.bool_]) -> dict[str, A
     }
 
 
-def read_coco(path: Path, scan: Scan) -> Segmentation:
+def read_coco(path: Path, scan: Scan, wanted: str | None = None) -> Segmentation:
     """Read the run-length coded annotations of a picture.
 
     A file of several images is searched for the one with the scan's file name. Category ids
-    become the mask's values where they can.
+    become the mask's values where they can. Of several structures, one may be `wanted` alone.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def read_coco(path: Path, scan: Scan) -> Segmentation:
     try:
         with explained_access(path):
             content = json.loads(path.read_text(encoding="utf-8"))
-        return _segmentation(content, scan, path)
+        return _segmentation(content, scan, path, wanted)
     except json.JSONDecodeError as error:
         raise ImagingError(
             f"{path.name} is truncated or no JSON: copy or export it again."
@@ -107,7 +107,9 @@ def read_coco(path: Path, scan: Scan) -> Segmentation:
         ) from error
 
 
-def _segmentation(content: dict[str, Any], scan: Scan, path: Path) -> Segmentation:
+def _segmentation(
+    content: dict[str, Any], scan: Scan, path: Path, wanted: str | None
+) -> Segmentation:
     image = _image_of(content["images"], scan)
     if image is None:
         raise ImagingError(
@@ -118,10 +120,18 @@ def _segmentation(content: dict[str, Any], scan: Scan, path: Path) -> Segmentati
         raise lies_elsewhere(path, scan)
     structures = _structures(content["categories"])
     annotations = [each for each in content["annotations"] if each["image_id"] == image["id"]]
-    return Segmentation(
-        _drawn(annotations, structures, scan, path),
-        tuple(sorted(structures.values(), key=lambda each: each.value)),
-    )
+    canvas = LabelCanvas(scan.shape, path.name, structures.values(), wanted)
+    for annotation in annotations:
+        category = annotation["category_id"]
+        if category not in structures:
+            raise ImagingError(
+                f"{path.name} has an annotation of the category {category!r}, which it does not "
+                "name: add it to the categories or export the file again."
+            )
+        mask = _decoded(annotation["segmentation"], scan, path)
+        canvas.add(mask, structures[category].value, 0)
+    ordered = tuple(sorted(structures.values(), key=lambda each: each.value))
+    return Segmentation(canvas.labels, ordered)
 
 
 def _image_of(images: list[dict[str, Any]], scan: Scan) -> dict[str, Any] | None:
@@ -145,26 +155,6 @@ def _structures(categories: list[dict[str, Any]]) -> dict[int, MaskStructure]:
             hex_of(color) if color else PALETTE[(value - 1) % len(PALETTE)],
         )
     return found
-
-
-def _drawn(
-    annotations: list[dict[str, Any]],
-    structures: dict[int, MaskStructure],
-    scan: Scan,
-    path: Path,
-) -> NDArray[np.uint16]:
-    names = {each.value: each.name for each in structures.values()}
-    canvas = LabelCanvas(scan.shape, path.name, names)
-    for annotation in annotations:
-        category = annotation["category_id"]
-        if category not in structures:
-            raise ImagingError(
-                f"{path.name} has an annotation of the category {category!r}, which it does not "
-                "name: add it to the categories or export the file again."
-            )
-        mask = _decoded(annotation["segmentation"], scan, path)
-        canvas.add(mask, structures[category].value, 0)
-    return canvas.labels
 
 
 def _decoded(code: Any, scan: Scan, path: Path) -> NDArray[np.bool_]:

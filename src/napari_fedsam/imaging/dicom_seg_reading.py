@@ -55,12 +55,13 @@ class _SegHeader:
     structures: dict[int, MaskStructure]
 
 
-def read_dicom_segmentation(path: Path, scan: Scan) -> Segmentation:
+def read_dicom_segmentation(path: Path, scan: Scan, wanted: str | None = None) -> Segmentation:
     """Read a segmentation that lies on a scan's grid.
 
     Binary segmentations and label maps are read. A frame may cover a part of the grid, or have
     its axes turned. A scan that knows its frame of reference must share it; any other scan
-    (NIfTI, say) only needs to have its voxels at the same places.
+    (NIfTI, say) only needs to have its voxels at the same places. Of several structures, one may
+    be `wanted` alone.
 
     Raises
     ------
@@ -77,7 +78,7 @@ def read_dicom_segmentation(path: Path, scan: Scan) -> Segmentation:
         header = _read_header(path)
         _require_same_reference(header, scan, path)
         return Segmentation(
-            _drawn(header, scan, path),
+            _drawn(header, scan, path, wanted),
             tuple(sorted(header.structures.values(), key=lambda each: each.value)),
         )
 
@@ -169,9 +170,8 @@ def _require_same_reference(header: _SegHeader, scan: Scan, path: Path) -> None:
         )
 
 
-def _drawn(header: _SegHeader, scan: Scan, path: Path) -> NDArray[np.uint16]:
-    names = {each.value: each.name for each in header.structures.values()}
-    canvas = LabelCanvas(scan.shape, path.name, names)
+def _drawn(header: _SegHeader, scan: Scan, path: Path, wanted: str | None) -> NDArray[np.uint16]:
+    canvas = LabelCanvas(scan.shape, path.name, header.structures.values(), wanted)
     for place, segment, frame in zip(
         header.places, header.segments, _frames(header, path), strict=True
     ):

@@ -24,7 +24,7 @@ from napari_fedsam.imaging.slicer_segmentation import (
 )
 
 Writer = Callable[[NDArray[Any], Scan, tuple[MaskStructure, ...], Path], None]
-Reader = Callable[[Path, Scan], Segmentation]
+Reader = Callable[[Path, Scan, str | None], Segmentation]
 
 
 def _any_scan(scan: Scan, path: Path) -> None:
@@ -79,17 +79,19 @@ def _write_picture(
     write_label_picture(labels, structures, path)
 
 
-def _read_nrrd(path: Path, scan: Scan) -> Segmentation:
+def _read_nrrd(path: Path, scan: Scan, wanted: str | None) -> Segmentation:
     if is_slicer_segmentation(path):
-        return read_slicer_segmentation(path, scan)
-    return _read_volume(path, scan)
+        return read_slicer_segmentation(path, scan, wanted)
+    return _read_volume(path, scan, wanted)
 
 
-def _read_volume(path: Path, scan: Scan) -> Segmentation:
+def _read_volume(path: Path, scan: Scan, wanted: str | None) -> Segmentation:
+    del wanted
     return Segmentation(read_label_volume(path, scan))
 
 
-def _read_picture(path: Path, scan: Scan) -> Segmentation:
+def _read_picture(path: Path, scan: Scan, wanted: str | None) -> Segmentation:
+    del wanted
     return Segmentation(read_label_picture(path, scan))
 
 

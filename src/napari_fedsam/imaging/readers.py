@@ -90,7 +90,7 @@ def is_supported(path: Path | str) -> bool:
         return False
 
 
-def read_segmentation(path: Path | str, scan: Scan) -> Segmentation:
+def read_segmentation(path: Path | str, scan: Scan, *, wanted: str | None = None) -> Segmentation:
     """Read a mask of a scan, with the structures that the file names.
 
     A mask whose voxels are the scan's, but stored with permuted or flipped axes, is brought into
@@ -104,11 +104,14 @@ def read_segmentation(path: Path | str, scan: Scan) -> Segmentation:
         of frames PNG, TIFF or BMP, too; for a picture COCO JSON with run-length codes.
     scan : Scan
         What the mask belongs to.
+    wanted : str, optional
+        A structure's name: where the file names one so, it alone is drawn, so that structures
+        which overlap can be read one by one.
 
     Returns
     -------
     Segmentation
-        Labels of the scan's shape, and their structures.
+        Labels of the scan's shape, and all structures of the file.
 
     Raises
     ------
@@ -117,7 +120,7 @@ def read_segmentation(path: Path | str, scan: Scan) -> Segmentation:
         that overlap, or lies elsewhere than the scan.
     """
     path = Path(path)
-    return format_to_read(path).read(path, scan)
+    return format_to_read(path).read(path, scan, wanted)
 
 
 def read_mask(path: Path | str, scan: Scan) -> NDArray[np.uint16]:

@@ -74,14 +74,24 @@ class LabelCanvas:
         Shape (z, y, x) of the scan.
     file : str
         Name of the file that is read, for the message.
-    names : dict
-        The structures' names by value.
+    structures : iterable of MaskStructure
+        What the file holds.
+    wanted : str, optional
+        A structure's name, in any case: where the file has it, the others are left out.
     """
 
-    def __init__(self, shape: tuple[int, int, int], file: str, names: dict[int, str]) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        file: str,
+        structures: Iterable[MaskStructure],
+        wanted: str | None = None,
+    ) -> None:
         self.labels = np.zeros(shape, np.uint16)
         self._file = file
-        self._names = names
+        self._names = {each.value: each.name for each in structures}
+        same = {each for each in self._names if wanted and same_name(self._names[each], wanted)}
+        self._drawn = same or set(self._names)
 
     def add(self, mask: NDArray[np.bool_], value: int, region: Any = ...) -> None:
         """Give a region's voxels under a mask to a structure.
@@ -91,20 +101,24 @@ class LabelCanvas:
         ImagingError
             If another structure has one of them already.
         """
+        if value not in self._drawn:
+            return
         here = self.labels[region]
         taken = here[mask]
         others = taken[(taken != 0) & (taken != value)]
         if others.size:
-            first, second = self._name(int(others[0])), self._name(value)
+            first, second = self._names[int(others[0])], self._names[value]
             raise ImagingError(
-                f"{self._file} holds structures that overlap ({first} and {second}), but a mask "
-                "here has one structure in each voxel: export them without overlap, or each to a "
-                "file of its own."
+                f"{self._file} holds structures that overlap ('{first}' and '{second}'), but a "
+                "mask here has one structure in each voxel: export them without overlap, or take "
+                "one by its name as a prompt."
             )
         here[mask] = value
 
-    def _name(self, value: int) -> str:
-        return f"'{self._names.get(value, f'structure {value}')}'"
+
+def same_name(first: str, second: str) -> bool:
+    """Say whether two structures' names are the same, but for case and spaces around them."""
+    return first.strip().casefold() == second.strip().casefold()
 
 
 def described(

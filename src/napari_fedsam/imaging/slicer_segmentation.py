@@ -110,10 +110,11 @@ def is_slicer_segmentation(path: Path) -> bool:
     return "Segment0_ID" in read_notes(path) or path.name.lower().endswith(SLICER_SUFFIX)
 
 
-def read_slicer_segmentation(path: Path, scan: Scan) -> Segmentation:
+def read_slicer_segmentation(path: Path, scan: Scan, wanted: str | None = None) -> Segmentation:
     """Read a segmentation of a scan, cropped or not, in any number of layers.
 
     Label values are kept where they are all different; else the structures are counted from 1.
+    Of several structures, one may be `wanted` alone.
 
     Raises
     ------
@@ -129,7 +130,7 @@ def read_slicer_segmentation(path: Path, scan: Scan) -> Segmentation:
         MaskStructure(value, segment.name, segment.color)
         for value, segment in sorted(zip(values, segments, strict=True), key=lambda pair: pair[0])
     )
-    canvas = LabelCanvas(scan.shape, path.name, {each.value: each.name for each in structures})
+    canvas = LabelCanvas(scan.shape, path.name, structures, wanted)
     if layers[0].size == 1 and np.prod(scan.shape) > 1:
         return Segmentation(canvas.labels, structures)
     placement = place_block(content.geometry, scan.geometry, _TOLERANCE)

@@ -51,7 +51,7 @@ def write_mask(
     chosen = format_to_write(path, scan)
     with replacing(path) as temporary:
         chosen.write(labels, scan, described(labels, structures), temporary)
-        if not np.array_equal(chosen.read(temporary, scan).labels, labels):
+        if not np.array_equal(chosen.read(temporary, scan, None).labels, labels):
             raise OSError("what was written differs from the mask")
 
 

@@ -78,10 +78,14 @@ class MaskPrompts:
         chosen = Path(path)
 
         def show(found: Segmentation) -> None:
-            if scan is self._session.scan:
+            view = self._session.view
+            if scan is view.scan and view.structure.name == wanted:
                 self._use_or_tell(found, chosen.name)
 
-        self._background.run("disk", lambda: read_segmentation(chosen, scan), show, self._tell)
+        wanted = self._session.view.structure.name
+        self._background.run(
+            "disk", lambda: read_segmentation(chosen, scan, wanted=wanted), show, self._tell
+        )
 
     def _use_or_tell(self, found: Segmentation, name: str) -> None:
         view = self._session.view
@@ -97,7 +101,9 @@ class MaskPrompts:
 
     def _named(self, structures: tuple[MaskStructure, ...], name: str) -> MaskStructure:
         wanted = self._session.view.structure.name
-        same = [each for each in structures if each.name.casefold() == wanted.casefold()]
+        same = [
+            each for each in structures if each.name.strip().casefold() == wanted.strip().casefold()
+        ]
         if not same and len(structures) > 1:
             held = ", ".join(f"'{each.name}'" for each in structures[:8])
             raise AnnotationError(
