@@ -14,7 +14,8 @@ from napari_fedsam.annotation.session import AnnotationSession
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.imaging.mask_formats import open_filter
 from napari_fedsam.imaging.readers import read_segmentation
-from napari_fedsam.imaging.segmentation import MaskStructure, Segmentation
+from napari_fedsam.imaging.scan import Scan
+from napari_fedsam.imaging.segmentation import MaskStructure, Segmentation, same_name
 from napari_fedsam.widgets.background import Background
 from napari_fedsam.widgets.mask_layers import ROLE_KEY
 
@@ -75,25 +76,32 @@ class MaskPrompts:
             )
         if not path:
             return
-        chosen = Path(path)
+        self._read(Path(path), scan)
+
+    def _read(self, path: Path, scan: Scan) -> None:
+        wanted = self._session.view.structure.name
 
         def show(found: Segmentation) -> None:
             view = self._session.view
-            if scan is view.scan and view.structure.name == wanted:
-                self._use_or_tell(found, chosen.name)
+            if scan is not view.scan:
+                return
+            if view.structure.name != wanted:
+                self._read(path, scan)
+                return
+            labels = scan.orientation.to_display(found.labels)
+            self._use_or_tell(labels, found.structures, path.name)
 
-        wanted = self._session.view.structure.name
         self._background.run(
-            "disk", lambda: read_segmentation(chosen, scan, wanted=wanted), show, self._tell
+            "disk", lambda: read_segmentation(path, scan, wanted=wanted), show, self._tell
         )
 
-    def _use_or_tell(self, found: Segmentation, name: str) -> None:
-        view = self._session.view
+    def _use_or_tell(
+        self, labels: NDArray[Any], structures: tuple[MaskStructure, ...], name: str
+    ) -> None:
         try:
-            labels = view.scan.orientation.to_display(found.labels) if view.scan else found.labels
-            if found.structures:
-                value = self._named(found.structures, name).value
-                self._session.use_mask(view.slice.pixels(labels) == value)
+            if structures:
+                value = self._named(structures, name).value
+                self._session.use_mask(self._session.view.slice.pixels(labels) == value)
             else:
                 self._use(labels, name)
         except FedSamError as error:
@@ -101,9 +109,7 @@ class MaskPrompts:
 
     def _named(self, structures: tuple[MaskStructure, ...], name: str) -> MaskStructure:
         wanted = self._session.view.structure.name
-        same = [
-            each for each in structures if each.name.strip().casefold() == wanted.strip().casefold()
-        ]
+        same = [each for each in structures if same_name(each.name, wanted)]
         if not same and len(structures) > 1:
             held = ", ".join(f"'{each.name}'" for each in structures[:8])
             raise AnnotationError(
