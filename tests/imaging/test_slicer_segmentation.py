@@ -239,6 +239,13 @@ def test_a_truncated_file_is_told(tmp_path: Path, part: float) -> None:
         read_mask(path, OBLIQUE)
 
 
+def test_names_in_latin_1_and_odd_keys_are_read(tmp_path: Path) -> None:
+    path = slicer_file(tmp_path / "l.seg.nrrd", LABELS == 1, segment(0, "Drüse") | {"Ü": "?"})
+    content = path.read_bytes()
+    path.write_bytes(content.replace("ü".encode(), b"\xfc").replace("Ü".encode(), b"\xdc"))
+    assert read_segmentation(path, OBLIQUE).structures[0].name == "Drüse"
+
+
 def test_an_odd_colour_gives_way_to_the_palette(tmp_path: Path) -> None:
     notes = segment(0, "a", Color="0.5 7")
     back = read_segmentation(slicer_file(tmp_path / "c.seg.nrrd", LABELS == 1, notes), OBLIQUE)

@@ -105,7 +105,18 @@ def read_notes(path: Path) -> dict[str, str]:
         If the file is missing, unreadable, incomplete, or not an image.
     """
     with _opened(path) as reader:
-        return {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
+        # ITK does not find keys again that are no UTF-8; ours are ASCII.
+        keys = [key for key in reader.GetMetaDataKeys() if key.isascii()]
+        return {key: _as_text(reader.GetMetaData(key)) for key in keys}
+
+
+def _as_text(note: str) -> str:
+    """Return a note whose bytes were no UTF-8, as older programs write them, as Latin-1."""
+    stored = note.encode("utf-8", "surrogateescape")
+    try:
+        return stored.decode("utf-8")
+    except UnicodeDecodeError:
+        return stored.decode("latin-1")
 
 
 @contextlib.contextmanager
