@@ -13,6 +13,7 @@ from napari_fedsam.cases.case import NewCase, Structure
 from napari_fedsam.cases.store import CaseStore
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.imaging.geometry import Geometry
+from napari_fedsam.imaging.readers import read_scan, read_segmentation
 
 OBLIQUE = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
 
@@ -62,6 +63,31 @@ def test_segment_writes_a_mask_with_the_scans_geometry(run, oblique_scan, tmp_pa
     pixels = sitk.GetArrayFromImage(mask)
     assert not pixels[[0, 2]].any()
     assert dice(pixels[1] > 0, disc()) > 0.9
+
+
+def test_segment_writes_the_format_that_the_name_asks_for(run, oblique_scan, tmp_path):
+    output = tmp_path / "mask.seg.nrrd"
+    result = run("segment", oblique_scan, "--box", "26,16,54,44", "-o", output)
+    assert result.exit_code == 0, result.output
+    found = read_segmentation(output, read_scan(oblique_scan))
+    assert [(each.value, each.name) for each in found.structures] == [(1, "structure 1")]
+    assert found.labels.any()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("mask.dcm", "was not read from DICOM files: save the mask as .seg.nrrd"),
+        ("mask.png", "would hold one picture"),
+        ("mask.txt", "has no mask format"),
+        ("mask", "has no mask format"),
+    ],
+)
+def test_segment_explains_formats_that_do_not_fit(run, oblique_scan, tmp_path, name, words):
+    result = run("segment", oblique_scan, "--box", "26,16,54,44", "-o", tmp_path / name)
+    assert isinstance(result.exception, FedSamError)
+    assert words in str(result.exception)
+    assert not (tmp_path / name).exists()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Masks keep the scan's geometry exactly, whatever the format."""
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from napari_fedsam.imaging import writers
 from napari_fedsam.imaging.errors import ImagingError
 from napari_fedsam.imaging.geometry import Geometry
+from napari_fedsam.imaging.mask_formats import open_filter, save_filter
 from napari_fedsam.imaging.readers import read_mask, read_scan
 from napari_fedsam.imaging.scan import Scan
+from napari_fedsam.imaging.segmentation import MaskStructure
 from napari_fedsam.imaging.writers import write_mask
 
 VOLUME_FORMATS = ["nii", "nii.gz", "nrrd", "mha", "mhd"]
@@ -126,6 +128,33 @@ def test_a_mask_of_a_picture_is_flat(tmp_path: Path, suffix: str) -> None:
     assert np.array_equal(read_mask(path, picture()), MASK[:1])
 
 
+@pytest.mark.parametrize("values", [[0, 1, 3], [0, 255], [0]])
+def test_a_png_shows_the_structures_colours(tmp_path: Path, values: list[int]) -> None:
+    mask = np.random.default_rng(1).choice(values, (1, 4, 5)).astype(np.uint8)
+    structures = [MaskStructure(3, "a", "#0102fe"), MaskStructure(255, "b", "#ffffff")]
+    write_mask(mask, picture(), tmp_path / "m.png", structures)
+    assert np.array_equal(read_mask(tmp_path / "m.png", picture()), mask)
+    with Image.open(tmp_path / "m.png") as image:
+        assert image.mode == "P"
+        shown = np.asarray(image.convert("RGB"))
+    colours = {0: (0, 0, 0), 1: (0x56, 0xB4, 0xE9), 3: (1, 2, 254), 255: (255, 255, 255)}
+    for value in values:
+        assert (shown[mask[0] == value] == colours[value]).all()
+
+
+def test_a_single_slice_goes_into_a_png(tmp_path: Path) -> None:
+    slice_of_ct = scan_at(Geometry.identity((5, 4, 1)))
+    write_mask(MASK[:1], slice_of_ct, tmp_path / "m.png")
+    assert np.array_equal(read_mask(tmp_path / "m.png", slice_of_ct), MASK[:1])
+
+
+@pytest.mark.parametrize("filter_of", [save_filter, open_filter])
+def test_dialogs_offer_every_format(filter_of: Any) -> None:
+    offered = filter_of()
+    for suffix in (".nii.gz", ".nii", ".nrrd", ".mha", ".seg.nrrd", ".dcm", ".png", ".json"):
+        assert f"*{suffix}" in offered
+
+
 def test_a_sixteen_bit_png_keeps_its_numbers(tmp_path: Path) -> None:
     mask = MASK[:1].astype(np.uint16) * 300
     write_mask(mask, picture(), tmp_path / "m.png")
@@ -203,7 +232,7 @@ def test_values_that_are_no_labels_are_refused(tmp_path: Path, value: float) -> 
         read_mask(tmp_path / "m.mha", scan)
 
 
-@pytest.mark.parametrize("name", ["m.jpg", "m.dcm", "m"])
+@pytest.mark.parametrize("name", ["m.jpg", "m.txt", "m"])
 def test_formats_that_cannot_hold_a_mask_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ImagingError, match="cannot hold a mask"):
         read_mask(tmp_path / name, picture())
@@ -263,7 +292,7 @@ def test_a_failed_save_leaves_the_old_mask_and_nothing_else(
         Path(name).write_bytes(b"half")
         raise RuntimeError("disk full")
 
-    monkeypatch.setattr(writers.sitk, "WriteImage", fail)
+    monkeypatch.setattr(sitk, "WriteImage", fail)
     with pytest.raises(ImagingError, match=rf"m\.{suffix} could not be saved"):
         write_mask(MASK * 0, scan, path)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
@@ -277,7 +306,7 @@ def test_what_the_disk_swallowed_is_noticed(
     def lose_voxels(image: Any, name: str, **options: Any) -> None:
         write(image * 0, name, **options)
 
-    monkeypatch.setattr(writers.sitk, "WriteImage", lose_voxels)
+    monkeypatch.setattr(sitk, "WriteImage", lose_voxels)
     with pytest.raises(ImagingError, match=r"m\.nii could not be saved"):
         write_mask(MASK, scan_at(oblique()), tmp_path / "m.nii")
     assert list(tmp_path.iterdir()) == []
@@ -293,7 +322,7 @@ def test_a_position_that_was_not_kept_is_noticed(
         moved.SetOrigin([v + 0.01 for v in image.GetOrigin()])
         write(moved, name, **options)
 
-    monkeypatch.setattr(writers.sitk, "WriteImage", move)
+    monkeypatch.setattr(sitk, "WriteImage", move)
     with pytest.raises(ImagingError, match=r"m\.nii cannot hold this scan's position exactly"):
         write_mask(MASK, scan_at(oblique()), tmp_path / "m.nii")
 
@@ -302,6 +331,6 @@ def test_no_permission_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def refuse(*arguments: Any, **options: Any) -> Any:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(writers.tempfile, "TemporaryDirectory", refuse)
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", refuse)
     with pytest.raises(ImagingError, match=r"m\.nii cannot be saved in the folder .* denied"):
         write_mask(MASK, scan_at(oblique()), tmp_path / "m.nii")

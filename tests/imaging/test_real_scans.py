@@ -3,12 +3,17 @@
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
+from pydicom.uid import generate_uid
 
+from napari_fedsam.imaging.errors import ImagingError
 from napari_fedsam.imaging.geometry import Geometry
 from napari_fedsam.imaging.orientation import EdgeLetters
-from napari_fedsam.imaging.readers import list_series, read_mask, read_scan
+from napari_fedsam.imaging.readers import list_series, read_mask, read_scan, read_segmentation
+from napari_fedsam.imaging.scan import Scan
+from napari_fedsam.imaging.segmentation import MaskStructure
 from napari_fedsam.imaging.window import CT_PRESETS, default_window
 from napari_fedsam.imaging.writers import write_mask
 
@@ -20,7 +25,7 @@ THORAX = "scans/totalseg_dicom/series"
 
 
 @pytest.mark.parametrize("where", [SPLEEN, BRAIN, THORAX])
-@pytest.mark.parametrize("suffix", ["nii.gz", "nii", "nrrd", "mha"])
+@pytest.mark.parametrize("suffix", ["nii.gz", "nii", "nrrd", "mha", "seg.nrrd"])
 def test_masks_keep_the_geometry(
     data_folder: Path, tmp_path: Path, where: str, suffix: str
 ) -> None:
@@ -31,6 +36,41 @@ def test_masks_keep_the_geometry(
     found = Geometry.from_image(sitk.ReadImage(str(path)))
     assert found.matches(scan.geometry)
     assert np.array_equal(read_mask(path, scan), mask)
+
+
+def with_identifiers(folder: Path, copy: Path) -> Scan:
+    """Open a copy of the thorax whose emptied identifiers are filled in."""
+    copy.mkdir()
+    study, series = generate_uid(), generate_uid()
+    for file in folder.iterdir():
+        dataset = pydicom.dcmread(file)
+        dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, series
+        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID
+        dataset.save_as(copy / file.name)
+    return read_scan(copy)
+
+
+@pytest.mark.parametrize("suffix", ["seg.nrrd", "dcm"])
+def test_many_organs_come_back_from_files_with_names(
+    data_folder: Path, tmp_path: Path, suffix: str
+) -> None:
+    scan = with_identifiers(data_folder / THORAX, tmp_path / "series")
+    labels = read_mask(data_folder / "scans/totalseg_dicom/seg_multilabel.nii.gz", scan)
+    path = tmp_path / f"organs.{suffix}"
+    write_mask(labels, scan, path, [MaskStructure(1, "spleen", "#56b4e9")])
+    back = read_segmentation(path, scan)
+    assert np.array_equal(back.labels, labels)
+    assert [each.value for each in back.structures] == np.unique(labels)[1:].tolist()
+    assert back.structures[0] == MaskStructure(1, "spleen", "#56b4e9")
+
+
+def test_a_series_without_identifiers_is_refused_as_a_source(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    scan = read_scan(data_folder / THORAX)
+    with pytest.raises(ImagingError, match=r"lack identifiers .*: save the mask as \.seg\.nrrd"):
+        write_mask(scan.pixels > 100, scan, tmp_path / "m.dcm")
 
 
 @pytest.mark.parametrize("where", [SPLEEN, BRAIN, THORAX])

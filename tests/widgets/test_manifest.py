@@ -4,6 +4,7 @@ import pytest
 from npe2 import PluginManifest
 
 import napari_fedsam
+from napari_fedsam.imaging.mask_formats import MASK_FORMATS
 
 
 @pytest.fixture
@@ -30,4 +31,4 @@ def test_what_is_contributed(manifest):
     assert reader.accepts_directories
     assert {"*.nii.gz", "*.nrrd", "*.mha", "*.dcm", "*.png"} <= set(reader.filename_patterns)
     (writer,) = contributions.writers
-    assert ".nii.gz" in writer.filename_extensions
+    assert set(writer.filename_extensions) == {s for f in MASK_FORMATS for s in f.suffixes}

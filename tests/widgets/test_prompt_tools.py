@@ -6,6 +6,8 @@ import SimpleITK as sitk
 from qtpy.QtTest import QTest
 
 from napari_fedsam.annotation.ask import Painting
+from napari_fedsam.imaging.segmentation import MaskStructure
+from napari_fedsam.imaging.writers import write_mask
 
 pytestmark = pytest.mark.window
 
@@ -111,6 +113,25 @@ def test_a_layer_of_another_size_is_explained(ball, hands, widget, monkeypatch):
     widget.viewer.add_labels(np.ones((5, 5, 5), np.uint8), name="other")
     hands.press("Shift+Y")
     assert "'other' has (5, 5, 5) voxels" in told[0]
+
+
+def test_a_file_that_names_structures_is_a_prompt_by_name(
+    ball, hands, widget, tmp_path, monkeypatch
+):
+    told = told_errors(monkeypatch)
+    labels = np.zeros(ball.shape, np.uint8)
+    labels[:, 2:9, 2:9] = 1
+    labels[:, 18:42, 22:46] = 5
+    named = [MaskStructure(1, "liver", "#ff0000"), MaskStructure(5, "Spleen", "#00ff00")]
+    write_mask(labels, ball, tmp_path / "organs.seg.nrrd", named)
+    widget.use_file_mask(tmp_path / "organs.seg.nrrd")
+    hands.rest()
+    assert "holds 'liver', 'Spleen', but no 'structure 1'" in told[0]
+    widget.session.view.add_structure("spleen")
+    widget.use_file_mask(tmp_path / "organs.seg.nrrd")
+    hands.rest()
+    assert widget.session.ask.mask.unpacked()[20:40, 24:44].all()
+    assert not widget.session.ask.mask.unpacked()[2:9, 2:9].any()
 
 
 def test_a_file_is_a_prompt(ball, hands, widget, tmp_path):

@@ -8,7 +8,7 @@ import SimpleITK as sitk
 
 from napari_fedsam.imaging.errors import SeriesInfo
 from napari_fedsam.imaging.geometry import Geometry
-from napari_fedsam.imaging.readers import read_mask, read_scan
+from napari_fedsam.imaging.readers import read_mask, read_scan, read_segmentation
 from napari_fedsam.imaging.scan import Scan
 from napari_fedsam.imaging.writers import write_mask
 from napari_fedsam.widgets import scan_opening
@@ -250,6 +250,44 @@ def test_napari_saves_the_segmentation_with_the_geometry(hands, widget, scan, tm
     path = tmp_path / "napari.nrrd"
     assert widget.segmentation_layer.save(path, plugin="napari-fedsam") == [str(path)]
     assert read_mask(path, scan).any()
+
+
+@pytest.mark.parametrize("by_napari", [False, True])
+def test_names_and_colours_are_saved_and_open_again_on_the_scan(
+    hands, widget, viewer, scan, tmp_path, by_napari
+):
+    widget.session.view.add_structure("spleen", "#123456")
+    hands.click(34, 30)
+    hands.press("K")
+    path = tmp_path / "organs.seg.nrrd"
+    if by_napari:
+        assert widget.segmentation_layer.save(path, plugin="napari-fedsam") == [str(path)]
+    else:
+        widget.save_mask(path)
+        hands.rest()
+    saved = read_segmentation(path, scan)
+    assert [(each.value, each.name, each.color) for each in saved.structures] == [
+        (1, "structure 1", "#56b4e9"),
+        (2, "spleen", "#123456"),
+    ]
+    assert set(np.unique(saved.labels)) == {0, 2}
+    assert viewer.open(path, plugin="napari-fedsam") == []
+    hands.qtbot.waitUntil(lambda: "organs.seg" in viewer.layers, timeout=30_000)
+    opened = viewer.layers["organs.seg"]
+    assert scan_of(opened) is scan
+    assert np.array_equal(opened.data, widget.segmentation_layer.data)
+    np.testing.assert_allclose(opened.colormap.map(2), [0x12 / 255, 0x34 / 255, 0x56 / 255, 1])
+
+
+def test_a_segmentation_needs_its_scan(hands, viewer, widget, told, scan, tmp_path):
+    write_mask((scan.pixels > 250), scan, tmp_path / "m.seg.nrrd")
+    viewer.layers.clear()
+    hands.rest()
+    viewer.open(tmp_path / "m.seg.nrrd", plugin="napari-fedsam")
+    hands.qtbot.waitUntil(lambda: bool(told), timeout=30_000)
+    assert told == [
+        "m.seg.nrrd is a segmentation, not a scan: open the scan that it belongs to first."
+    ]
 
 
 def test_saving_without_a_scan_is_told(hands, widget, told, tmp_path):

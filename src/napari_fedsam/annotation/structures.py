@@ -2,10 +2,7 @@
 
 from napari_fedsam.annotation.errors import AnnotationError
 from napari_fedsam.cases.case import Structure
-
-# Okabe and Ito's palette ("Color Universal Design", 2008) without black; sky blue comes first
-# because it stands out on gray images.
-PALETTE = ("#56b4e9", "#e69f00", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2")
+from napari_fedsam.imaging.segmentation import PALETTE
 
 FIRST_STRUCTURE = Structure(value=1, name="structure 1", color=PALETTE[0])
 

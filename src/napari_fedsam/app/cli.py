@@ -77,7 +77,15 @@ def _point(text: str) -> tuple[float, float, bool]:
 @app.command()
 def segment(
     scan: Annotated[Path, typer.Argument(help="A scan file, a picture, or a DICOM folder.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The mask to write.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            help="The mask to write; its ending chooses the format: .nii.gz, .nrrd, .mha, "
+            ".seg.nrrd (3D Slicer), .dcm (DICOM SEG), .png or .json (COCO).",
+        ),
+    ],
     slice_index: Annotated[
         int | None, typer.Option("--slice", help="The slice; the middle one by default.")
     ] = None,
@@ -102,6 +110,7 @@ def segment(
     """Segment one slice of a scan; the mask has the scan's exact geometry."""
     from napari_fedsam.annotation.model_source import ModelSource
     from napari_fedsam.app.segmentation import segment_slice
+    from napari_fedsam.imaging.mask_formats import format_to_write
     from napari_fedsam.imaging.readers import read_scan
     from napari_fedsam.imaging.writers import write_mask
     from napari_fedsam.settings import home
@@ -111,7 +120,10 @@ def segment(
     corners = None if box is None else _numbers(box, 4, "--box")
     points = [_point(text) for text in point or []]
     opened = read_scan(scan, series=series)
-    predictor = ModelSource(home()).load(model).predictor
+    # Before the model is at work for nothing.
+    format_to_write(output, opened)
+    source = ModelSource(home())
+    predictor = source.load(model).predictor
     mask = segment_slice(
         opened,
         predictor,
@@ -121,7 +133,9 @@ def segment(
         box=None if corners is None else (corners[0], corners[1], corners[2], corners[3]),
         structure=structure,
     )
-    write_mask(mask, opened, output)
+    known = source.structures() if model == "site" else ()
+    named = [each for each in known if each.value == (structure or 1)]
+    write_mask(mask, opened, output, named)
     console.print(f"{output}: {int((mask > 0).sum())} pixels", markup=False)
 
 

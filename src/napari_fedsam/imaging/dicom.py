@@ -108,4 +108,6 @@ def _scan(
         is_anatomical=is_anatomical,
         is_stack_of_frames=not is_anatomical and first.frames > 1,
         patient_key=first.patient_id,
+        dicom_files=tuple(header.path for header in series.headers),
+        frame_of_reference=first.frame_of_reference,
     )

@@ -93,6 +93,8 @@ class Header:
         "" when empty.
     series_number : int or None
         SeriesNumber.
+    frame_of_reference : str
+        FrameOfReferenceUID: files with the same one share their coordinates; "" when empty.
     patient_id : str or None
         PatientID; never shown.
     rows, columns, frames, samples, bits_stored : int
@@ -121,6 +123,7 @@ class Header:
     modality: str
     description: str = field(repr=False)
     series_number: int | None
+    frame_of_reference: str
     patient_id: str | None = field(repr=False)
     rows: int
     columns: int
@@ -203,7 +206,7 @@ def _damaged(path: Path) -> ImagingError:
 
 def _header(dataset: Any, path: Path, sop_class: str) -> Header:
     frames = int(dataset.get("NumberOfFrames") or 1)
-    places = _places(dataset, frames)
+    places = frame_places(dataset, frames)
     uids = [str(dataset.get(key) or "") for key in ("StudyInstanceUID", "SeriesInstanceUID")]
     number = dataset.get("SeriesNumber")
     modality = str(dataset.get("Modality") or "").strip().upper()
@@ -221,6 +224,7 @@ def _header(dataset: Any, path: Path, sop_class: str) -> Header:
         modality=modality,
         description=description,
         series_number=None if number is None else int(number),
+        frame_of_reference=frame_of_reference,
         patient_id=patient_id,
         rows=int(dataset.Rows),
         columns=int(dataset.Columns),
@@ -245,7 +249,14 @@ def _header(dataset: Any, path: Path, sop_class: str) -> Header:
     )
 
 
-def _places(dataset: Any, frames: int) -> tuple[FramePlace, ...]:
+def frame_places(dataset: Any, frames: int) -> tuple[FramePlace, ...]:
+    """Return where each frame of a dataset lies; one place where all share the same.
+
+    Raises
+    ------
+    ValueError
+        If the header contradicts itself.
+    """
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence")
     if not per_frame:
         return (_place(dataset, dataset, dataset, dataset),)

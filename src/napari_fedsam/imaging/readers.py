@@ -1,7 +1,6 @@
 """Scans and masks from files and folders."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +19,11 @@ from napari_fedsam.imaging.files import (
     suffix_of,
 )
 from napari_fedsam.imaging.geometry import Geometry
-from napari_fedsam.imaging.pictures import read_labels, read_picture
+from napari_fedsam.imaging.mask_formats import format_to_read
+from napari_fedsam.imaging.pictures import read_picture
 from napari_fedsam.imaging.scan import Scan
+from napari_fedsam.imaging.segmentation import Segmentation
 from napari_fedsam.imaging.volumes import read_volume
-
-_MASK_LENGTH_TOLERANCE = 1e-3
-_MASK_DIRECTION_TOLERANCE = 1e-4
-"""Other programs round headers; voxels this close (mm, cosines) are the same ones."""
 
 
 def read_scan(path: Path | str, *, series: str | None = None) -> Scan:
@@ -93,18 +90,41 @@ def is_supported(path: Path | str) -> bool:
         return False
 
 
-def read_mask(path: Path | str, scan: Scan) -> NDArray[np.uint16]:
-    """Read a mask of a scan.
+def read_segmentation(path: Path | str, scan: Scan, *, wanted: str | None = None) -> Segmentation:
+    """Read a mask of a scan, with the structures that the file names.
 
     A mask whose voxels are the scan's, but stored with permuted or flipped axes, is brought into
-    the scan's order by its geometry; nothing is interpolated.
+    the scan's order by its geometry; 3D Slicer's and DICOM's may cover a part of the scan.
+    Nothing is interpolated.
 
     Parameters
     ----------
     path : Path or str
-        NIfTI, NRRD or MetaImage; for a picture or a stack of frames PNG, TIFF or BMP, too.
+        NIfTI, NRRD (3D Slicer's .seg.nrrd, too), MetaImage or DICOM SEG; for a picture or a stack
+        of frames PNG, TIFF or BMP, too; for a picture COCO JSON with run-length codes.
     scan : Scan
         What the mask belongs to.
+    wanted : str, optional
+        A structure's name: where the file names one so, it alone is drawn, so that structures
+        which overlap can be read one by one.
+
+    Returns
+    -------
+    Segmentation
+        Labels of the scan's shape, and all structures of the file.
+
+    Raises
+    ------
+    ImagingError
+        If the file cannot be read, does not hold whole numbers from 0 to 65535, holds structures
+        that overlap, or lies elsewhere than the scan.
+    """
+    path = Path(path)
+    return format_to_read(path).read(path, scan, wanted)
+
+
+def read_mask(path: Path | str, scan: Scan) -> NDArray[np.uint16]:
+    """Read a mask of a scan without its structures' names (see `read_segmentation`).
 
     Returns
     -------
@@ -114,21 +134,9 @@ def read_mask(path: Path | str, scan: Scan) -> NDArray[np.uint16]:
     Raises
     ------
     ImagingError
-        If the file cannot be read, does not hold whole numbers from 0 to 65535, or lies
-        elsewhere than the scan.
+        As `read_segmentation`.
     """
-    path = Path(path)
-    suffix = suffix_of(path)
-    if suffix in VOLUME_SUFFIXES:
-        return _as_labels(_volume_labels(path, scan), path)
-    if suffix in PICTURE_SUFFIXES and suffix not in (".jpg", ".jpeg"):
-        values = read_labels(path)
-        if values.shape != scan.shape:
-            raise _elsewhere(path, scan)
-        return _as_labels(values, path)
-    raise ImagingError(
-        f"{path.name} cannot hold a mask: use NIfTI, NRRD, MetaImage, or PNG for a picture."
-    )
+    return read_segmentation(path, scan).labels
 
 
 def _volume_scan(path: Path) -> Scan:
@@ -154,39 +162,4 @@ def _picture_scan(path: Path) -> Scan:
         spacing_known=False,
         is_anatomical=False,
         is_stack_of_frames=pages > 1,
-    )
-
-
-def _volume_labels(path: Path, scan: Scan) -> NDArray[Any]:
-    volume = read_volume(path)
-    if volume.pixels.ndim == 4:
-        raise ImagingError(f"{path.name} is in colour, so it is not a mask: choose a mask file.")
-    found = volume.geometry.reindexing_to(
-        scan.geometry, length=_MASK_LENGTH_TOLERANCE, direction=_MASK_DIRECTION_TOLERANCE
-    )
-    if found is None:
-        raise _elsewhere(path, scan)
-    axes, flipped = found
-    n = volume.geometry.dimension
-    values = volume.pixels.reshape(volume.geometry.size[::-1])
-    # Geometry counts axes from x, arrays from z.
-    turned = values.transpose([n - 1 - axis for axis in reversed(axes)])
-    steps = tuple(slice(None, None, -1 if flip else 1) for flip in reversed(flipped))
-    return turned[steps].reshape(scan.shape)
-
-
-def _as_labels(values: NDArray[Any], path: Path) -> NDArray[np.uint16]:
-    with np.errstate(invalid="ignore"):
-        labels = values.astype(np.uint16)
-    if not np.array_equal(labels, values):
-        raise ImagingError(
-            f"{path.name} is not a mask: its values must be whole numbers from 0 to 65535."
-        )
-    return labels
-
-
-def _elsewhere(path: Path, scan: Scan) -> ImagingError:
-    return ImagingError(
-        f"{path.name} has another size or position than {scan.name}: choose a mask of this scan, "
-        "or resample it to the scan first."
     )

@@ -38,6 +38,11 @@ class Scan:
         Whether z is time (cine) or a page number instead of a place.
     patient_key : str or None
         DICOM's PatientID, kept in memory only (not in `repr`).
+    dicom_files : tuple of Path
+        The DICOM files that its slices came from, in any order; empty for other formats.
+    frame_of_reference : str
+        DICOM's FrameOfReferenceUID, "" when unknown: what has the same one lies in the same
+        coordinates.
 
     Raises
     ------
@@ -55,6 +60,8 @@ class Scan:
     is_anatomical: bool = True
     is_stack_of_frames: bool = False
     patient_key: str | None = field(default=None, repr=False)
+    dicom_files: tuple[Path, ...] = field(default=(), repr=False)
+    frame_of_reference: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         if self.pixels.shape[:3] != self.geometry.array_shape:

@@ -43,6 +43,22 @@ class Volume:
     is_anatomical: bool
 
 
+@dataclass(frozen=True, eq=False)
+class LabelLayers:
+    """The content of a volume file that may hold several values in each voxel.
+
+    Attributes
+    ----------
+    layers : ndarray
+        Shape (layers, z, y, x).
+    geometry : Geometry
+        2-D where the file is 2-D.
+    """
+
+    layers: NDArray[Any]
+    geometry: Geometry
+
+
 def read_volume(path: Path) -> Volume:
     """Read a NIfTI, NRRD or MetaImage file of two or three dimensions.
 
@@ -55,6 +71,57 @@ def read_volume(path: Path) -> Volume:
         If the file is missing, unreadable, not an image, incomplete, sheared, of four or more
         dimensions, or neither gray nor 8-bit colour.
     """
+    with _opened(path) as reader:
+        image, geometry = _executed(reader, path)
+        pixels = _pixels(image, path)
+        return Volume(
+            pixels.reshape(geometry.array_shape + pixels.shape[geometry.dimension :]),
+            geometry,
+            _is_anatomical(reader, suffix_of(path)),
+        )
+
+
+def read_label_layers(path: Path) -> LabelLayers:
+    """Read a volume file whose voxels hold one value in each of several layers.
+
+    Raises
+    ------
+    ImagingError
+        As `read_volume`, but for the number of values in a voxel.
+    """
+    with _opened(path) as reader:
+        image, geometry = _executed(reader, path)
+        array: NDArray[Any] = sitk.GetArrayFromImage(image)
+        layers = array.reshape(*geometry.array_shape, -1)
+        return LabelLayers(np.moveaxis(layers, -1, 0), geometry)
+
+
+def read_notes(path: Path) -> dict[str, str]:
+    """Read the named notes in a volume file's header (NRRD's key/value pairs), not its voxels.
+
+    Raises
+    ------
+    ImagingError
+        If the file is missing, unreadable, incomplete, or not an image.
+    """
+    with _opened(path) as reader:
+        # ITK does not find keys again that are no UTF-8; ours are ASCII.
+        keys = [key for key in reader.GetMetaDataKeys() if key.isascii()]
+        return {key: _as_text(reader.GetMetaData(key)) for key in keys}
+
+
+def _as_text(note: str) -> str:
+    """Return a note whose bytes were no UTF-8, as older programs write them, as Latin-1."""
+    stored = note.encode("utf-8", "surrogateescape")
+    try:
+        return stored.decode("utf-8")
+    except UnicodeDecodeError:
+        return stored.decode("latin-1")
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Yield an ITK reader that has read the header; its failures become sentences."""
     with explained_access(path), path.open("rb"):
         pass
     require_complete(path)
@@ -63,21 +130,20 @@ def read_volume(path: Path) -> Volume:
         reader.SetFileName(str(readable))
         try:
             reader.ReadImageInformation()
-            _drop_trailing_dimensions(reader, path)
-            image = reader.Execute()
-            geometry = Geometry.from_image(image)
+            yield reader
         except RuntimeError as error:
             raise _explained(error, path) from error
-        except ValueError as error:
-            raise ImagingError(
-                f"{path.name} has a damaged header ({error}): export it again."
-            ) from error
-        pixels = _pixels(image, path)
-    return Volume(
-        pixels.reshape(geometry.array_shape + pixels.shape[geometry.dimension :]),
-        geometry,
-        _is_anatomical(reader, suffix_of(path)),
-    )
+
+
+def _executed(reader: Any, path: Path) -> tuple[Any, Geometry]:
+    _drop_trailing_dimensions(reader, path)
+    image = reader.Execute()
+    try:
+        return image, Geometry.from_image(image)
+    except ValueError as error:
+        raise ImagingError(
+            f"{path.name} has a damaged header ({error}): export it again."
+        ) from error
 
 
 @contextlib.contextmanager

@@ -1,14 +1,17 @@
 """Scans as napari layers, and napari layers as scans."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 
 from napari_fedsam.imaging.errors import ImagingError
 from napari_fedsam.imaging.geometry import Geometry
 from napari_fedsam.imaging.scan import Scan
+from napari_fedsam.imaging.segmentation import StructureLike
 from napari_fedsam.imaging.window import default_window
 
 if TYPE_CHECKING:
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
 
 SCAN_KEY = "napari_fedsam_scan"
 """The layer metadata that holds the `Scan` a layer belongs to."""
+
+STRUCTURES_KEY = "napari_fedsam_structures"
+"""The layer metadata that holds the structures of a Labels layer."""
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -52,6 +58,12 @@ def labels_layer_data(labels: NDArray[Any], scan: Scan, name: str) -> LayerData:
         placement_of(scan) | {"name": name},
         "labels",
     )
+
+
+def colours_of(structures: Iterable[StructureLike]) -> DirectLabelColormap:
+    """Return a Labels layer's colours: the structures', nothing for 0, white for other values."""
+    colours: dict[int | None, Any] = {0: np.zeros(4), None: "#ffffff"}
+    return DirectLabelColormap(color_dict=colours | {each.value: each.color for each in structures})
 
 
 def scan_of(layer: "Layer") -> Scan | None:

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Labels
-from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 from qtpy.QtCore import QTimer
 from scipy import ndimage
@@ -13,7 +12,7 @@ from scipy import ndimage
 from napari_fedsam.annotation.label_edit import Indices
 from napari_fedsam.annotation.session import AnnotationSession
 from napari_fedsam.widgets.brush_strokes import edit_of_stroke
-from napari_fedsam.widgets.layers import SCAN_KEY, scan_of
+from napari_fedsam.widgets.layers import SCAN_KEY, STRUCTURES_KEY, colours_of, scan_of
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -216,11 +215,10 @@ class MaskLayers:
             self._session.segmentation[indices] = values
 
     def _show_structures(self) -> None:
-        colors: dict[int | None, Any] = {0: np.zeros(4), None: "#ffffff"}
-        colors |= {each.value: each.color for each in self._session.view.structures}
         for layer in (self.segmentation, self.preview):
             if layer is not None:
-                layer.colormap = DirectLabelColormap(color_dict=colors)
+                layer.colormap = colours_of(self._session.view.structures)
+                layer.metadata[STRUCTURES_KEY] = self._session.view.structures
                 layer.selected_label = self._session.view.structure.value
 
     def close(self) -> None:

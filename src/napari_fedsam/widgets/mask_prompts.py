@@ -12,7 +12,10 @@ from qtpy.QtWidgets import QFileDialog
 from napari_fedsam.annotation.errors import AnnotationError
 from napari_fedsam.annotation.session import AnnotationSession
 from napari_fedsam.errors import FedSamError
-from napari_fedsam.imaging.readers import read_mask
+from napari_fedsam.imaging.mask_formats import open_filter
+from napari_fedsam.imaging.readers import read_segmentation
+from napari_fedsam.imaging.scan import Scan
+from napari_fedsam.imaging.segmentation import MaskStructure, Segmentation, same_name
 from napari_fedsam.widgets.background import Background
 from napari_fedsam.widgets.mask_layers import ROLE_KEY
 
@@ -23,8 +26,9 @@ if TYPE_CHECKING:
 class MaskPrompts:
     """Hands the session a mask of the slice on screen.
 
-    A mask's voxels of the chosen structure's value count; where it has none of them at all, every
-    voxel that is not background does.
+    Where a file names its structures, the one with the chosen structure's name counts, or the
+    only one. Else a mask's voxels of the chosen structure's value count; where it has none of
+    them at all, every voxel that is not background does.
 
     Parameters
     ----------
@@ -68,25 +72,51 @@ class MaskPrompts:
             raise AnnotationError("No scan is open: open one first.")
         if path is None:
             path, _ = QFileDialog.getOpenFileName(
-                self._viewer.window._qt_window,
-                "Mask to start from",
-                filter="Masks (*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd *.png *.tif *.tiff)",
+                self._viewer.window._qt_window, "Mask to start from", filter=open_filter()
             )
         if not path:
             return
-        chosen = Path(path)
+        self._read(Path(path), scan)
 
-        def show(labels: NDArray[Any]) -> None:
-            if scan is self._session.scan:
-                self._use_or_tell(scan.orientation.to_display(labels), chosen.name)
+    def _read(self, path: Path, scan: Scan) -> None:
+        wanted = self._session.view.structure.name
 
-        self._background.run("disk", lambda: read_mask(chosen, scan), show, self._tell)
+        def show(found: Segmentation) -> None:
+            view = self._session.view
+            if scan is not view.scan:
+                return
+            if view.structure.name != wanted:
+                self._read(path, scan)
+                return
+            labels = scan.orientation.to_display(found.labels)
+            self._use_or_tell(labels, found.structures, path.name)
 
-    def _use_or_tell(self, labels: NDArray[Any], name: str) -> None:
+        self._background.run(
+            "disk", lambda: read_segmentation(path, scan, wanted=wanted), show, self._tell
+        )
+
+    def _use_or_tell(
+        self, labels: NDArray[Any], structures: tuple[MaskStructure, ...], name: str
+    ) -> None:
         try:
-            self._use(labels, name)
+            if structures:
+                value = self._named(structures, name).value
+                self._session.use_mask(self._session.view.slice.pixels(labels) == value)
+            else:
+                self._use(labels, name)
         except FedSamError as error:
             self._tell(error)
+
+    def _named(self, structures: tuple[MaskStructure, ...], name: str) -> MaskStructure:
+        wanted = self._session.view.structure.name
+        same = [each for each in structures if same_name(each.name, wanted)]
+        if not same and len(structures) > 1:
+            held = ", ".join(f"'{each.name}'" for each in structures[:8])
+            raise AnnotationError(
+                f"'{name}' holds {held}{' and others' if len(structures) > 8 else ''}, but no "
+                f"'{wanted}': choose a structure of one of these names, or add it."
+            )
+        return (same or list(structures))[0]
 
     def _use(self, labels: NDArray[Any], name: str) -> None:
         view = self._session.view

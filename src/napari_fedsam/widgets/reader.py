@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from napari_fedsam.imaging.mask_formats import is_segmentation
 from napari_fedsam.imaging.readers import is_supported
 from napari_fedsam.widgets.layers import image_layer_data
 
@@ -23,6 +24,8 @@ def get_reader(path: str | Sequence[str]) -> ReaderFunction | None:
 def read_layers(path: str | Sequence[str]) -> list[Any]:
     """Read scans as layers; where a window is open, in a worker that adds them later.
 
+    There, a segmentation (3D Slicer's or DICOM's) becomes a Labels layer on its scan.
+
     Raises
     ------
     ImagingError
@@ -32,9 +35,11 @@ def read_layers(path: str | Sequence[str]) -> list[Any]:
     viewer = _viewer_with_window()
     if viewer is not None:
         from napari_fedsam.widgets.scan_opening import ScanOpening
+        from napari_fedsam.widgets.segmentation_opening import SegmentationOpening
 
         for each in paths:
-            ScanOpening(viewer, each)
+            opening = SegmentationOpening if is_segmentation(each) else ScanOpening
+            opening(viewer, each)
         return NOTHING_YET
     from napari_fedsam.imaging.readers import read_scan
 

@@ -11,6 +11,7 @@ from napari_fedsam.annotation.session import AnnotationSession
 from napari_fedsam.cases.case import Structure
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.imaging.errors import ImagingError
+from napari_fedsam.imaging.mask_formats import save_filter
 from napari_fedsam.imaging.writers import write_mask
 from napari_fedsam.widgets.background import Background
 from napari_fedsam.widgets.structure_section import StructureSection
@@ -75,16 +76,17 @@ class StructurePanel:
                 view.add_structure(structure)
 
     def save_mask(self, path: Path) -> None:
-        """Save the segmentation with the scan's exact geometry, in a worker."""
+        """Save the segmentation in the format that the file's name asks for, in a worker."""
         scan = self._session.scan
         if scan is None:
             self._tell(ImagingError("There is no mask to save: open a scan first."))
             return
         # A copy, so that painting may go on meanwhile.
         mask = scan.orientation.from_display(self._session.segmentation.copy())
+        structures = self._session.view.structures
         self._background.run(
             "disk",
-            lambda: write_mask(mask, scan, path),
+            lambda: write_mask(mask, scan, path, structures),
             lambda _: show_info(f"The mask was saved as {path.name}."),
             self._tell,
         )
@@ -98,8 +100,6 @@ class StructurePanel:
             self._section.name.clear()
 
     def _ask_path(self) -> None:
-        path, _ = QFileDialog.getSaveFileName(
-            self._section, "Save mask", filter="Masks (*.nii.gz *.nii *.nrrd *.mha *.mhd *.png)"
-        )
+        path, _ = QFileDialog.getSaveFileName(self._section, "Save mask", filter=save_filter())
         if path:
             self.save_mask(Path(path))

@@ -4,8 +4,8 @@ from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QColorDialog, QComboBox, QLineEdit, QWidget
 
-from napari_fedsam.annotation.structures import PALETTE
 from napari_fedsam.annotation.viewpoint import Viewpoint
+from napari_fedsam.imaging.segmentation import PALETTE
 from napari_fedsam.widgets.section_parts import button, column, narrow, row, swatch
 
 

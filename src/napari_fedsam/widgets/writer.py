@@ -8,7 +8,7 @@ import numpy as np
 from napari_fedsam.imaging.errors import ImagingError
 from napari_fedsam.imaging.scan import Scan
 from napari_fedsam.imaging.writers import write_mask
-from napari_fedsam.widgets.layers import SCAN_KEY
+from napari_fedsam.widgets.layers import SCAN_KEY, STRUCTURES_KEY
 
 
 def write_labels(path: str, data: Any, options: dict[str, Any]) -> list[str]:
@@ -17,21 +17,23 @@ def write_labels(path: str, data: Any, options: dict[str, Any]) -> list[str]:
     Parameters
     ----------
     path : str
-        Ends in .nii, .nii.gz, .nrrd, .mha, .mhd, or .png for a picture.
+        Its ending chooses the format (see `imaging.writers.write_mask`).
     data : integer array in display order
     options : dict
-        The layer's options; the scan is in its metadata.
+        The layer's options; the scan, and the structures if known, are in its metadata.
 
     Raises
     ------
     ImagingError
         When the layer belongs to no scan, or the file cannot be written.
     """
-    scan = options.get("metadata", {}).get(SCAN_KEY)
+    metadata = options.get("metadata", {})
+    scan = metadata.get(SCAN_KEY)
     if not isinstance(scan, Scan):
         raise ImagingError(
             f"{Path(path).name} was not written: the layer '{options.get('name', '')}' belongs to "
             "no scan opened with napari-fedsam, so its geometry is unknown; save it as TIFF."
         )
-    write_mask(scan.orientation.from_display(np.asarray(data)), scan, Path(path))
+    mask = scan.orientation.from_display(np.asarray(data))
+    write_mask(mask, scan, Path(path), metadata.get(STRUCTURES_KEY, ()))
     return [path]
