@@ -22,7 +22,7 @@ benchmark_app.command()(interactive)
 def federated(
     data: Annotated[Path, typer.Option(help="A manifest (task, site, split, image, mask).")],
     task: Annotated[list[str], typer.Option(help="A task of the manifest; repeatable.")],
-    methods: Annotated[str, typer.Option(help="Names, separated by commas.")],
+    methods: Annotated[str, typer.Option(help="Names, separated by commas; 'base' is untrained.")],
     out: Annotated[Path, typer.Option(help="Where results go; finished runs there are kept.")],
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of each run.")] = 6,
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0",
@@ -57,7 +57,7 @@ def federated(
     An interrupted benchmark goes on where it was when the same command is given again.
     """
     from napari_fedsam.app.benchmark.experiment import ExperimentConfig
-    from napari_fedsam.app.benchmark.federated import run_benchmark
+    from napari_fedsam.app.benchmark.runs import run_benchmark
 
     run_benchmark(
         data,

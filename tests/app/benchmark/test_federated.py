@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from napari_fedsam.app.benchmark import federated
 from napari_fedsam.app.benchmark.experiment import ExperimentConfig
-from napari_fedsam.app.benchmark.federated import run_benchmark
 from napari_fedsam.app.benchmark.results import ResultsFolder
+from napari_fedsam.app.benchmark.runs import run_benchmark
 from napari_fedsam.app.cli import app
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.training.errors import ManifestError
@@ -141,6 +141,18 @@ def test_an_interrupted_run_goes_on_with_the_same_numbers(manifest, tmp_path, do
     expected = {key: value for key, value in measured.items() if key[0] != "local"}
     assert values(resumed, "dice", prompt="none") == expected
     assert not (tmp_path / "unfinished" / "disc-lora_fedavg-seed0").exists()
+
+
+def test_the_base_model_is_measured_without_training(manifest, tmp_path) -> None:
+    folder = run(manifest, tmp_path, ("base",), clicks=True)
+    rows, images = folder.tables()
+    assert {(row.metric, row.prompt) for row in rows} == {
+        *(("dice", "box"), ("dice", "point")),
+        *(("noc85", "clicks"), ("noc90", "clicks")),
+    }
+    assert {row.site for row in rows} == {"north", "south"}
+    assert min(values(folder, "dice", prompt="box").values()) > 0.5
+    assert len({row.image for row in images}) == 4
 
 
 def test_an_unseen_site_is_measured_and_not_trained_on(manifest, tmp_path) -> None:

@@ -77,7 +77,7 @@ class ExperimentConfig(BaseModel):
 
 
 class Run(BaseModel):
-    """One training: a method on a task's sites with a seed.
+    """A method on a task's sites with a seed.
 
     Attributes
     ----------
@@ -87,7 +87,6 @@ class Run(BaseModel):
     unseen : str
         The site that is left out of training; empty in the federation.
     seed : int
-    recipe : Recipe
     train_images : int or None
         At most so many training images at a site.
     """
@@ -99,7 +98,6 @@ class Run(BaseModel):
     protocol: Protocol = "in_federation"
     unseen: str = ""
     seed: int = 0
-    recipe: Recipe
     train_images: int | None = Field(default=None, ge=1)
 
     @property
@@ -107,6 +105,17 @@ class Run(BaseModel):
         """What tells it from all others in a benchmark, fit for a file's name."""
         without = f"-without-{self.unseen}" if self.unseen else ""
         return f"{self.task}-{self.method}{without}-seed{self.seed}"
+
+
+class TrainedRun(Run):
+    """One training.
+
+    Attributes
+    ----------
+    recipe : Recipe
+    """
+
+    recipe: Recipe
 
 
 def recipe_for(

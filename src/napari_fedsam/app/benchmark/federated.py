@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import platform
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -10,30 +9,25 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
-from napari_fedsam.app.benchmark.experiment import ExperimentConfig, Protocol, Run, recipe_for
+from napari_fedsam.app.benchmark.environment import environment
+from napari_fedsam.app.benchmark.experiment import TrainedRun
+from napari_fedsam.app.benchmark.measuring import HeldOutMeasurement
 from napari_fedsam.app.benchmark.results import (
     FURTHER_DATA,
-    ResultsFolder,
     RunTables,
 )
 from napari_fedsam.files import atomic_path, write_text_atomically
 from napari_fedsam.personalization.personalised_model import PersonalisedModel, State
 from napari_fedsam.personalization.recipe import Recipe
 from napari_fedsam.sam.predictor import Predictor
-from napari_fedsam.training.click_evaluation import clicks_to, dice_after_clicks
-from napari_fedsam.training.devices import choose_device
-from napari_fedsam.training.evaluation import PromptKind, prompts_for
+from napari_fedsam.training.evaluation import PromptKind
 from napari_fedsam.training.feature_cache import CachedEncoder, FeatureCache
-from napari_fedsam.training.metrics import dice
 from napari_fedsam.training.samples import TrainingSample
-from napari_fedsam.training.segmentation_task import TaskSite, load_task, structures_of
+from napari_fedsam.training.segmentation_task import TaskSite
 from napari_fedsam.training.simulated_federation import SimulatedFederation, SimulatedSite
-from napari_fedsam.training.surface_metrics import surface_metrics
 from napari_fedsam.training.versions import VersionStore
 
 if TYPE_CHECKING:
@@ -42,8 +36,6 @@ if TYPE_CHECKING:
 EngineName = Literal["direct", "inprocess", "simulation"]
 
 _PROMPTS: tuple[PromptKind, ...] = ("none", "box", "point")
-_TARGETS = {"noc85": 0.85, "noc90": 0.90}
-_CACHE_BYTES = 8 * 1024**3
 
 
 class FederatedRun:
@@ -51,7 +43,7 @@ class FederatedRun:
 
     Parameters
     ----------
-    run : Run
+    run : TrainedRun
     sites : sequence of TaskSite
         All sites of the task.
     folder : Path
@@ -75,7 +67,7 @@ class FederatedRun:
 
     def __init__(
         self,
-        run: Run,
+        run: TrainedRun,
         sites: Sequence[TaskSite],
         folder: Path,
         *,
@@ -119,21 +111,23 @@ class FederatedRun:
         self.folder.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
         first = self._resume()
-        for number in range(first, self.run.recipe.rounds + 1):
+        rounds = self.run.recipe.rounds
+        for number in range(first, rounds + 1):
             begun = time.monotonic()
             losses = self.federation.run_round(number)
             seconds = time.monotonic() - begun
             for site, loss in losses.items():
                 self.tables.add("loss", loss, number=number, site=site)
             self.tables.add("seconds", seconds, number=number)
-            last = number == self.run.recipe.rounds
+            last = number == rounds
             for site, samples in self._held_out.items():
-                model = self._model_of(site)
-                self._measure(model, samples, site, number, _PROMPTS if last else ("none",))
+                measurement = self._measurement(self._model_of(site), samples, site, number)
+                measurement.prompts(_PROMPTS if last else ("none",), images=last)
             self._save(number)
             self._tell(self._line(number, seconds))
-        for site in self._held_out if self._clicks else ():
-            self._count_clicks(site)
+        for site, samples in self._held_out.items() if self._clicks else ():
+            model = self._model_of(site)
+            self._measurement(model, samples, site, rounds).clicks(proposes=True)
         self._measure_further()
         self._keep_models()
         self._add_message_sizes()
@@ -173,9 +167,9 @@ class FederatedRun:
 
     def _measure_further(self) -> None:
         for site, other in itertools.product(self._sites, self._further):
-            name, last = f"{other.name} by {site.name}", self.run.recipe.rounds
-            model = self._model_of(site.name)
-            self._measure(model, other.test, name, last, _PROMPTS, protocol=FURTHER_DATA)
+            model, name = self._model_of(site.name), f"{other.name} by {site.name}"
+            measurement = self._measurement(model, other.test, name, self.run.recipe.rounds)
+            measurement.prompts(_PROMPTS, images=False, protocol=FURTHER_DATA)
 
     def _keep_models(self) -> None:
         """Keep each site's final model as a site keeps its own."""
@@ -196,80 +190,22 @@ class FederatedRun:
             )
             versions.activate(version.number)
 
-    def _measure(
+    def _measurement(
         self,
         model: PersonalisedModel,
         samples: Sequence[TrainingSample],
         site: str,
         number: int,
-        prompts: Sequence[PromptKind],
-        *,
-        protocol: str = "",
-    ) -> None:
-        encode = CachedEncoder(model, self._cache).encode
-        predictor = Predictor(model, device=str(self.federation.device))
-        last = number == self.run.recipe.rounds
-        values: dict[tuple[str, PromptKind, str], list[float]] = {}
-        for sample in samples:
-            embedding, structure = encode(sample.image), self._names[sample.structure]
-            for kind in prompts:
-                given = prompts_for(sample, kind)
-                if given is None:
-                    continue
-                mask = predictor.predict(embedding, given, structure=sample.structure).mask
-                for metric, value in _measured(
-                    mask, sample, surfaces=last and kind == "none" and not protocol
-                ):
-                    values.setdefault((structure, kind, metric), []).append(value)
-                    if last and not protocol:
-                        self.tables.add_image(
-                            metric,
-                            value,
-                            sample=sample,
-                            site=site,
-                            structure=structure,
-                            prompt=kind,
-                        )
-        for (structure, kind, metric), found in values.items():
-            mean = float(np.mean(found))
-            self.tables.add(
-                metric,
-                mean,
-                number=number,
-                site=site,
-                structure=structure,
-                prompt=kind,
-                protocol=protocol,
-            )
-
-    def _count_clicks(self, site: str) -> None:
-        model = self._model_of(site)
-        encode = CachedEncoder(model, self._cache).encode
-        predictor = Predictor(model, device=str(self.federation.device))
-        counts: dict[tuple[str, str], list[int]] = {}
-        for sample in self._held_out[site]:
-            if sample.absent:
-                continue
-            structure = self._names[sample.structure]
-            reached = dice_after_clicks(
-                predictor, sample, target=max(_TARGETS.values()), proposes=True, encode=encode
-            )
-            for metric, target in _TARGETS.items():
-                count = clicks_to(reached, target)
-                counts.setdefault((structure, metric), []).append(count)
-                self.tables.add_image(
-                    metric, count, sample=sample, site=site, structure=structure, prompt="clicks"
-                )
-        rounds = self.run.recipe.rounds
-        for (structure, metric), found in counts.items():
-            self.tables.add(
-                metric,
-                float(np.mean(found)),
-                number=rounds,
-                site=site,
-                structure=structure,
-                prompt="clicks",
-            )
+    ) -> HeldOutMeasurement:
+        return HeldOutMeasurement(
+            Predictor(model, device=str(self.federation.device)),
+            CachedEncoder(model, self._cache).encode,
+            samples,
+            self.tables,
+            self._names,
+            site=site,
+            number=number,
+        )
 
     def _line(self, number: int, seconds: float) -> str:
         mean = {
@@ -314,19 +250,6 @@ class FederatedRun:
         return done + 1
 
 
-def _measured(
-    mask: NDArray[np.bool_], sample: TrainingSample, *, surfaces: bool
-) -> list[tuple[str, float]]:
-    """Return metrics with their values; none where the structure is absent."""
-    overlap = dice(mask, sample.mask)
-    if overlap is None:
-        return []
-    surface = surface_metrics(mask, sample.mask) if surfaces else None
-    if surface is None:
-        return [("dice", overlap)]
-    return [("dice", overlap), ("hd95", surface.hd95), ("surface_dice", surface.surface_dice)]
-
-
 def _flower_federation(
     engine: Literal["inprocess", "simulation"],
     recipe: Recipe,
@@ -337,108 +260,3 @@ def _flower_federation(
     from napari_fedsam.app.benchmark.flower_engine import FlowerFederation
 
     return FlowerFederation(engine, recipe, sites, folder)
-
-
-def environment() -> dict[str, str]:
-    """Return what the numbers depend on."""
-    import monai
-
-    from napari_fedsam import __version__
-
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
-    return {
-        "napari-fedsam": __version__,
-        "torch": torch.__version__,
-        "monai": monai.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": device,
-        "threads": str(torch.get_num_threads()),
-    }
-
-
-def run_benchmark(
-    data: Path,
-    tasks: Sequence[str],
-    methods: Sequence[str],
-    out: Path,
-    *,
-    rounds: int,
-    seeds: Sequence[int],
-    protocol: Protocol,
-    config: ExperimentConfig,
-    train_images: int | None,
-    split: str,
-    clicks: bool,
-    engine: EngineName,
-    device: str,
-    tell: Callable[[str], None],
-    further_data: Path | None = None,
-    save_models: bool = False,
-) -> None:
-    """Run every method on every task with every seed, and write `results.csv` in `out`.
-
-    Parameters
-    ----------
-    data : Path
-        The manifest.
-    tasks, methods : sequence of str
-    out : Path
-    rounds : int
-    seeds : sequence of int
-    protocol : {"in_federation", "unseen_site"}
-    config : ExperimentConfig
-    train_images : int or None
-    split : {"test", "val"}
-    clicks : bool
-    engine : {"direct", "inprocess", "simulation"}
-    device : str
-    tell : callable
-        Receives lines for the log.
-    further_data : Path, optional
-        A manifest with test images for the final models.
-    save_models : bool
-        Whether each site's final model is kept under `out`/models.
-
-    Raises
-    ------
-    RecipeError, ManifestError
-        When names, options or data do not fit; nothing was run then.
-    """
-    chosen = choose_device(device)
-    results = ResultsFolder(out)
-    cache = FeatureCache(out / "cache", budget_bytes=_CACHE_BYTES)
-    for task in tasks:
-        structures = tuple(part.structure for part in structures_of(task))
-        sites = load_task(data, task, train_images=train_images)
-        further = load_task(further_data, task, train_images=1) if further_data else []
-        left_out = [site.name for site in sites] if protocol == "unseen_site" else [""]
-        for seed, method, unseen in itertools.product(seeds, methods, left_out):
-            recipe = recipe_for(method, task, structures, config, rounds=rounds, seed=seed)
-            run = Run(
-                task=task,
-                method=method,
-                protocol=protocol,
-                unseen=unseen,
-                seed=seed,
-                recipe=recipe,
-                train_images=train_images,
-            )
-            if run.name in results.runs:
-                continue
-            job = FederatedRun(
-                run,
-                sites,
-                out,
-                engine=engine,
-                device=chosen,
-                cache=cache,
-                split=split,
-                clicks=clicks,
-                tell=tell,
-                further=further if protocol == "in_federation" else (),
-                save_models=save_models,
-            )
-            facts = job.execute()
-            results.add(run, job.tables, facts)
-            job.discard_state()
