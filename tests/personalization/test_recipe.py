@@ -38,6 +38,7 @@ OTHER = {
     "local_share": 0.25,
     "value": 9,
     "lora_targets": ["k", "v"],
+    "schedule": "decoupled",
     "expert_owner": "shared",
     "personal_decoder": True,
     "structure_tokens": "local",
@@ -113,7 +114,7 @@ def test_the_hash_is_the_same_in_every_version_of_the_package() -> None:
     # Sites with different versions must agree: a new field with a default is a new recipe.
     assert (
         Recipe.model_validate(PARTS).hash
-        == "cf7e906e1e59c02cfd3a6314118f69f6844185cb0fdfe418e15191f8294d5227"
+        == "6211a5748a98e1f289bf6cc4543dbc7155f73c07ddb11625c95827ab2238de14"
     )
 
 

@@ -47,8 +47,7 @@ class TrainingOptions(Options):
     epochs : float
         Passes over the site's training images per round, all phases together.
     local_share : float in 0..1
-        The share of the passes that goes to local parameters, in methods that train shared and
-        local parameters in turn.
+        The share of the passes that goes to local parameters alone, in methods with such phases.
     learning_rate : float
         Peak of AdamW's learning rate (short warm-up, then cosine) in the first round; later
         rounds start lower, along half a cosine to a tenth over the recipe's rounds.
@@ -62,7 +61,7 @@ class TrainingOptions(Options):
     """
 
     epochs: float = Field(default=6, gt=0)
-    local_share: Share = 1 / 3
+    local_share: Share = 0.15
     learning_rate: float = Field(default=5e-4, gt=0)
     batch_size: int = Field(default=4, ge=1)
     prompts: PromptShares = PromptShares()
