@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
-STAGES = ("one-click", "proposal")
+STAGES = ("one-click", "proposal", "up-to-date")
 WIDTH = 1100
 
 
