@@ -65,6 +65,26 @@ def test_segment_writes_a_mask_with_the_scans_geometry(run, oblique_scan, tmp_pa
     assert dice(pixels[1] > 0, disc()) > 0.9
 
 
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("where", "index", "box"),
+    [
+        ("scans/spleen_ct/ct.nii.gz", 13, "96,60,140,110"),
+        ("scans/brain1_mr/brain1_image.nrrd", 12, "80,80,170,180"),
+        ("scans/totalseg_dicom/series", 10, "150,150,360,360"),
+    ],
+    ids=["spleen", "brain", "thorax"],
+)
+def test_segment_keeps_the_geometry_of_real_scans(run, data_folder, tmp_path, where, index, box):
+    output = tmp_path / "mask.nii.gz"
+    scan = read_scan(data_folder / where)
+    result = run("segment", scan.source, "--slice", index, "--box", box, "-o", output)
+    assert result.exit_code == 0, result.output
+    mask = sitk.ReadImage(str(output))
+    assert Geometry.from_image(mask).matches(scan.geometry)
+    assert sitk.GetArrayFromImage(mask)[index].any()
+
+
 def test_segment_writes_the_format_that_the_name_asks_for(run, oblique_scan, tmp_path):
     output = tmp_path / "mask.seg.nrrd"
     result = run("segment", oblique_scan, "--box", "26,16,54,44", "-o", output)

@@ -219,8 +219,13 @@ def test_a_tampered_bundle_is_refused_and_nothing_of_it_is_stored(coordinator, s
         assert "not agreed to" not in log
 
 
-def test_leaving_in_the_middle_of_training_ends_everything_at_once(coordinator, sites, wait_until):
+def test_leaving_in_the_middle_of_training_ends_everything_at_once(
+    coordinator, sites, wait_until, add_cases
+):
     """Runs last: it takes both sites out."""
+    for number, site in enumerate(sites):
+        # So many that neither is done while the other is looked at.
+        add_cases(site.files.site, train=60, val=0, seed=10 + number)
     left = threading.Event()
     run = threading.Thread(target=coordinator.run, args=(1,), kwargs={"cancelled": left.is_set})
     run.start()
