@@ -51,6 +51,9 @@ def federated(
     save_models: Annotated[
         bool, typer.Option("--save-models", help="Keep each site's final model under OUT/models.")
     ] = False,
+    resume: Annotated[
+        bool, typer.Option(help="Go on with an interrupted run after its last finished round.")
+    ] = True,
 ) -> None:
     """Train by every method on every task and measure each site's Dice.
 
@@ -75,6 +78,7 @@ def federated(
         device=device,
         further_data=eval_data,
         save_models=save_models,
+        resume=resume,
         tell=lambda line: console.print(line, markup=False, highlight=False),
     )
 

@@ -143,6 +143,19 @@ def test_an_interrupted_run_goes_on_with_the_same_numbers(manifest, tmp_path, do
     assert not (tmp_path / "unfinished" / "disc-lora_fedavg-seed0").exists()
 
 
+def test_an_interrupted_run_begins_anew_when_told(manifest, tmp_path) -> None:
+    told = []
+
+    def interrupt(line):
+        told.append(line)
+        raise KeyboardInterrupt
+
+    for resume in (True, False):
+        with pytest.raises(KeyboardInterrupt):
+            run(manifest, tmp_path, tell=interrupt, resume=resume)
+    assert ["round 1" in line for line in told] == [True, True]
+
+
 def test_the_base_model_is_measured_without_training(manifest, tmp_path) -> None:
     folder = run(manifest, tmp_path, ("base",), clicks=True)
     rows, images = folder.tables()

@@ -39,6 +39,7 @@ def run_benchmark(
     tell: Callable[[str], None],
     further_data: Path | None = None,
     save_models: bool = False,
+    resume: bool = True,
 ) -> None:
     """Run every method on every task with every seed, and write `results.csv` in `out`.
 
@@ -64,6 +65,8 @@ def run_benchmark(
         A manifest with test images for the final models.
     save_models : bool
         Whether each site's final model is kept under `out`/models.
+    resume : bool
+        Whether an interrupted run goes on after its last finished round, or begins anew.
 
     Raises
     ------
@@ -112,6 +115,8 @@ def run_benchmark(
                 further=further if protocol == "in_federation" else (),
                 save_models=save_models,
             )
+            if not resume:
+                job.discard_state()
             facts = job.execute()
             results.add(training, job.tables, facts)
             job.discard_state()
