@@ -40,7 +40,8 @@ def test_the_gate_keeps_the_top_k(batch, tokens, experts, gate, data) -> None:
     x = torch.randn(batch, tokens, 12)
     weights = mixture.gate_weights(x)
     assert weights.shape == (batch, 1 if gate == "image" else tokens, experts)
-    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(weights.shape[:-1]))
+    if top_k > 1:
+        torch.testing.assert_close(weights.sum(dim=-1), torch.ones(weights.shape[:-1]))
     assert ((weights > 0).sum(dim=-1) == top_k).all()
     everyone = mixture.gate(x.mean(dim=1, keepdim=True) if gate == "image" else x)
     least_kept = torch.where(weights > 0, everyone, torch.inf).min(dim=-1).values
@@ -89,6 +90,14 @@ def test_bypassed_experts_do_not_answer() -> None:
     layer.bypassed = False
     assert torch.equal(layer(x), answer)
     assert not torch.allclose(answer, layer.mlp(x))
+
+
+@pytest.mark.parametrize("top_k", [1, 2])
+def test_the_loss_teaches_the_gate_however_many_experts_answer(top_k: int) -> None:
+    mixture = make(top_k=top_k)
+    mixture(torch.randn(2, 6, 12)).square().sum().backward()
+    assert mixture.gate.weight.grad is not None
+    assert mixture.gate.weight.grad.abs().max() > 1e-4
 
 
 def imbalance(logits: list[list[list[float]]], *, gate: str, top_k: int) -> float:

@@ -40,7 +40,11 @@ class MixtureOfExperts(nn.Module):
         self.imbalance: torch.Tensor | None = None
 
     def gate_weights(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the experts' weights for tokens (B, n, d): (B, 1 or n, experts), summing to 1."""
+        """Return the experts' weights for tokens (B, n, d): (B, 1 or n, experts).
+
+        They sum to 1, but where a single expert answers: there its probability is the weight, as
+        in Switch Transformers, for a weight of 1 would teach the gate nothing.
+        """
         return self._of_top_k(self._probabilities(x))
 
     def _probabilities(self, x: torch.Tensor) -> torch.Tensor:
@@ -51,7 +55,7 @@ class MixtureOfExperts(nn.Module):
     def _of_top_k(self, probabilities: torch.Tensor) -> torch.Tensor:
         kept, chosen = probabilities.topk(self.top_k, dim=-1)
         sparse = torch.zeros_like(probabilities).scatter(-1, chosen, kept)
-        return sparse / sparse.sum(dim=-1, keepdim=True)
+        return sparse if self.top_k == 1 else sparse / sparse.sum(dim=-1, keepdim=True)
 
     def _imbalance(self, probabilities: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """Return experts * sum(share of answers * mean probability), as in Switch Transformers.
