@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,8 +125,7 @@ def _opened(path: Path) -> Iterator[Any]:
     """Yield an ITK reader that has read the header; its failures become sentences."""
     with explained_access(path), path.open("rb"):
         pass
-    require_complete(path)
-    with silent_itk(), _unambiguous(path) as readable:
+    with _complete(path), silent_itk(), _unambiguous(path) as readable:
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(readable))
         try:
@@ -133,6 +133,22 @@ def _opened(path: Path) -> Iterator[Any]:
             yield reader
         except RuntimeError as error:
             raise _explained(error, path) from error
+
+
+@contextlib.contextmanager
+def _complete(path: Path) -> Iterator[None]:
+    """Check that the file is complete: beforehand or, where all of it has to be read, meanwhile."""
+    if suffix_of(path) != ".nii.gz":
+        require_complete(path)
+        yield
+        return
+    with ThreadPoolExecutor(1) as thread:
+        check = thread.submit(require_complete, path)
+        try:
+            yield
+        finally:
+            # Missing voxels explain whatever else went wrong.
+            check.result()
 
 
 def _executed(reader: Any, path: Path) -> tuple[Any, Geometry]:
