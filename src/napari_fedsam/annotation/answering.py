@@ -7,6 +7,7 @@ from psygnal import Signal
 
 from napari_fedsam.annotation.ask import Ask
 from napari_fedsam.annotation.embedding_cache import CAPACITY, EmbeddingCache
+from napari_fedsam.annotation.hover import Hover
 from napari_fedsam.annotation.model_in_use import ModelInUse
 from napari_fedsam.annotation.slices import SliceKey
 from napari_fedsam.annotation.viewpoint import Viewpoint
@@ -31,6 +32,8 @@ class Answering:
         The model that answers.
     preview : Preview or None
         The newest answer for this place; while the next is computed, the one before it.
+    hover : Hover
+        What a point under the cursor would give, answered once all prompts are.
     """
 
     preview_changed: ClassVar[Signal] = Signal()
@@ -45,6 +48,7 @@ class Answering:
         self._encoded_ahead: set[object] = set()
         self.model: ModelInUse | None = None
         self.preview: Preview | None = None
+        self.hover = Hover(view, current_ask)
 
     @property
     def is_current(self) -> bool:
@@ -66,7 +70,14 @@ class Answering:
         self._cache.clear()
         self._refused.clear()
         self._encoded_ahead.clear()
+        self.hover.drop()
         self.work_wanted.emit()
+
+    def point_at(self, point: tuple[float, float] | None) -> None:
+        """Answer for the cursor's position (x, y) too, while that is wanted (see `Hover`)."""
+        if self.hover.is_wanted:
+            self.hover.point_at(point)
+            self.work_wanted.emit()
 
     def drop_preview(self) -> None:
         """Show no answer."""
@@ -85,19 +96,25 @@ class Answering:
         view, model = self._view, self.model
         if view.scan is None or model is None:
             return None
-        wanted = not self._current_ask().is_empty and not self.is_current
-        if not (wanted or ahead):
+        ask = self._next_ask()
+        if ask is None and not ahead:
             return None
         embedding = self._cache.get(self._key)
         work: Work | None = None
         if embedding is None:
             pixels = view.slice.pixels(view.display)
             work = EncodeWork(self._key, model, pixels, view.window)
-        elif wanted:
-            work = PredictWork(
-                view.place, self._current_ask(), model, view.window, embedding, self._earlier()
-            )
+        elif ask is not None:
+            work = PredictWork(view.place, ask, model, view.window, embedding, self._earlier())
         return None if work is None or _identity(work) in self._refused else work
+
+    def _next_ask(self) -> Ask | None:
+        """Return what is to be answered next: the prompts, then the point under the cursor."""
+        ask = self._current_ask()
+        identity = self._view.place, ask, self._view.window
+        if not (ask.is_empty or self.is_current or identity in self._refused):
+            return ask
+        return self.hover.pending
 
     def work_ahead(self) -> EncodeWork | None:
         """Return the slice to encode before anyone asks: the nearest of the plane, then the rest.
@@ -134,11 +151,16 @@ class Answering:
             if self._answers(preview):
                 self.preview = preview
                 self.preview_changed.emit()
+            elif preview.model is self.model:
+                self.hover.take(preview)
         self.work_wanted.emit()
 
     def refuse(self, work: Work, error: FedSamError) -> None:
         """Take note that some work failed: it is told once and not tried again."""
         self._refused.add(_identity(work))
+        if isinstance(work, PredictWork) and work.ask != self._current_ask():
+            # Else every movement of the mouse would tell of it again.
+            self.hover.end()
         self.failed.emit(error)
         self.work_wanted.emit()
 

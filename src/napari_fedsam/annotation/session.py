@@ -131,6 +131,7 @@ class AnnotationSession:
     def _look_at(self, scan: Scan | None) -> None:
         self.view.open(scan)
         self._forget()
+        self.answering.hover.point_at(None)
         self.answering.forget()
         self._arrived()
 
@@ -540,6 +541,7 @@ class AnnotationSession:
         preview = self.preview
         if preview is not None and preview.place != self.view.place:
             self.answering.drop_preview()
+        self.answering.hover.drop()
         self._show_ask()
 
     def _show_ask(self) -> None:

@@ -24,6 +24,7 @@ from napari_fedsam.settings import home
 from napari_fedsam.widgets.background import Background, DiskLane
 from napari_fedsam.widgets.case_panel import CasePanel
 from napari_fedsam.widgets.cases_section import CasesSection
+from napari_fedsam.widgets.cursor_preview import CursorPreview
 from napari_fedsam.widgets.encode_ahead import EncodeAhead
 from napari_fedsam.widgets.federation_section import FederationSection
 from napari_fedsam.widgets.inference import InferenceLoop
@@ -83,6 +84,7 @@ class FedSamWidget(QWidget):
         self._openings: list[ScanOpening] = []
         self._is_closed = False
         self._display = ScanDisplay(viewer, self.session)
+        self._cursor_preview = CursorPreview(viewer, self.session, self._display.prompts)
         self._inference = InferenceLoop(self.session, self.background)
         self._ahead = EncodeAhead(self.session, self._inference)
         self._models = ModelLoading(ModelSource(self.site_folder), self.background)
@@ -250,11 +252,11 @@ class FedSamWidget(QWidget):
         """Bring a section into view."""
         self._scroll.ensureWidgetVisible(section)
 
-    def do(self, name: str) -> None:
+    def do(self, name: str, *more: bool) -> None:
         """Run an action of `keys.ACTIONS`; its errors are shown as notifications."""
         method, argument = ACTION_CALLS[name]
         try:
-            getattr(self, method)(*argument)
+            getattr(self, method)(*argument, *more)
         except FedSamError as error:
             self._tell(error)
 
@@ -313,6 +315,13 @@ class FedSamWidget(QWidget):
     def touch_up(self) -> None:
         """Paint on the answer with napari's brush."""
         self._display.prompts.choose(Tool.TOUCH_UP)
+
+    def hover(self, held: bool) -> None:
+        """Show what a click under the cursor would give, while a key is held."""
+        if held:
+            self._cursor_preview.start()
+        else:
+            self._cursor_preview.stop()
 
     def use_neighbour(self) -> None:
         """Start from the mask of the neighbouring slice."""
@@ -429,6 +438,7 @@ class FedSamWidget(QWidget):
         self._volume_panel.close()
         self._inference.close()
         self._ahead.close()
+        self._cursor_preview.close()
         self._display.close()
         self.prompt_section.close_section()
         self.volume_section.close_section()

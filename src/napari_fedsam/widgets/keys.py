@@ -5,7 +5,7 @@ listed and can be changed in napari's preferences, and the keys work while a wid
 single letters chosen are free in napari's viewer and in every kind of layer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -36,11 +36,14 @@ class KeyAction:
         What it does, for tooltips and napari's preferences.
     key : str
         The key it has until the person chooses another.
+    is_held : bool
+        Whether it lasts while the key is held: the method is told True, then False.
     """
 
     name: str
     description: str
     key: str
+    is_held: bool = False
 
     @property
     def call(self) -> tuple[str, tuple[int, ...]]:
@@ -61,6 +64,7 @@ ACTIONS = (
     KeyAction("use_positive_scribble", "Scribble over what belongs to the structure", "Shift-W"),
     KeyAction("use_negative_scribble", "Scribble over what does not belong to it", "Shift-Q"),
     KeyAction("use_lasso", "Draw an outline around an object", "Shift-G"),
+    KeyAction("hover", "While held: show what a click under the cursor would give", ",", True),
     KeyAction("touch_up", "Paint and erase on the answer with napari's brush", "J"),
     KeyAction("use_neighbour", "Start from the mask of the neighbouring slice", "Shift-H"),
     KeyAction(
@@ -108,7 +112,7 @@ def bind_keys(viewer: ViewerModel, widget: "FedSamWidget") -> None:
     for action in ACTIONS:
         action_manager.register_action(
             name=action.id,
-            command=_command(action.name),
+            command=_command(action),
             description=action.description,
             keymapprovider=ViewerModel,
         )
@@ -123,14 +127,23 @@ def unbind_keys(viewer: ViewerModel) -> None:
             action_manager.unbind_shortcut(action.id)
 
 
-def _command(name: str) -> Callable[..., Any]:
-    def run(viewer: ViewerModel) -> None:
+def _command(action: KeyAction) -> Callable[..., Any]:
+    def do(viewer: ViewerModel, *more: bool) -> None:
         widget = _widgets.get(id(viewer))
         if widget is not None:
-            widget.do(name)
+            widget.do(action.name, *more)
 
-    run.__name__ = f"napari_fedsam_{name.replace(':', '_')}"
-    return run
+    def press(viewer: ViewerModel) -> None:
+        do(viewer)
+
+    def hold(viewer: ViewerModel) -> Iterator[None]:
+        do(viewer, True)
+        yield
+        do(viewer, False)
+
+    command = hold if action.is_held else press
+    command.__name__ = f"napari_fedsam_{action.name.replace(':', '_')}"
+    return command
 
 
 def shown_keys(action: KeyAction) -> str:

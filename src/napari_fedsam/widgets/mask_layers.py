@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from napari_fedsam.annotation.label_edit import Indices
 from napari_fedsam.annotation.session import AnnotationSession
+from napari_fedsam.annotation.work import Preview
 from napari_fedsam.widgets.brush_strokes import edit_of_stroke
 from napari_fedsam.widgets.layers import SCAN_KEY, STRUCTURES_KEY, colours_of, scan_of
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 SEGMENTATION = "segmentation"
 PREVIEW = "preview"
 ROLE_KEY = "napari_fedsam_role"
+_HOVER_OPACITY = 0.6
 
 
 def layer_with_role(viewer: "Viewer", role: str, scan: object) -> Any:
@@ -75,6 +77,7 @@ class MaskLayers:
         self._stroking = False
         self.is_touching_up = False
         session.answering.preview_changed.connect(self.show_preview)
+        session.answering.hover.changed.connect(self.show_preview)
         session.view.slice_changed.connect(self._slice_changed)
         session.preserve_changed.connect(self._show_preserve)
         session.view.structure_changed.connect(self._show_structures)
@@ -122,8 +125,9 @@ class MaskLayers:
         self.show_preview()
 
     def show_preview(self) -> None:
-        """Show the session's preview as an outline, or nothing."""
-        image, preview = self._image, self._session.preview
+        """Show the session's preview, or what a point under the cursor gives, or nothing."""
+        image, hovered = self._image, self._hovered()
+        preview = hovered or self._session.preview
         if image is None or self._session.scan is not scan_of(image) or self._stroking:
             return
         key = self._session.view.slice
@@ -137,12 +141,18 @@ class MaskLayers:
         layer = self._preview_layer(image)
         if preview is None and not layer.data.any() and not self.is_touching_up:
             return
+        if not self.is_touching_up:
+            layer.opacity = 1.0 if hovered is None else _HOVER_OPACITY
         # The place first: an outline in the wrong slice must not flash up.
         if not np.array_equal(layer.translate, translate):
             layer.data = np.zeros_like(data)
             layer.translate = translate
         if not np.array_equal(layer.data, data):
             layer.data = data
+
+    def _hovered(self) -> Preview | None:
+        # The brush must paint on the answer alone.
+        return None if self.is_touching_up else self._session.answering.hover.preview
 
     def _shown(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         return mask if self.is_touching_up else outline_of(mask, self._thickness)

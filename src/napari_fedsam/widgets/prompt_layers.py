@@ -1,12 +1,13 @@
 """The layers that hold prompts: points and shapes of the place on screen."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Points, Shapes
+from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_fedsam.annotation.ask import Click
@@ -241,17 +242,29 @@ class PromptLayers(QObject):
 
     def _clicks(self) -> tuple[Click, ...]:
         """Return the points of the layer that lie on the slice on screen."""
-        layer, view = self.points, self._session.view
+        layer = self.points
         if layer is None:
             return ()
-        height, width = view.slice.shape(view.shape)
         clicks = []
         for position, positive in zip(layer.data, layer.features["positive"], strict=True):
-            x, y = view.slice.locate(position)
-            inside = -0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5
-            if inside and view.slice.holds(position):
-                clicks.append(Click(x, y, bool(positive)))
+            found = self._on_slice(position)
+            if found is not None:
+                clicks.append(Click(*found, bool(positive)))
         return tuple(clicks)
+
+    def pixel_at(self, world: Sequence[float]) -> tuple[float, float] | None:
+        """Return the pixel (x, y) of the slice at a world position; None off the slice."""
+        if self.points is None or self._viewer.dims.ndisplay != 2:
+            return None
+        return self._on_slice(np.asarray(self.points.world_to_data(world)))
+
+    def _on_slice(self, position: NDArray[np.float64]) -> tuple[float, float] | None:
+        """Return where on the slice on screen a display position lies; None elsewhere."""
+        view = self._session.view
+        height, width = view.slice.shape(view.shape)
+        x, y = view.slice.locate(position)
+        inside = -0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5
+        return (x, y) if inside and view.slice.holds(position) else None
 
     @contextmanager
     def _silence(self) -> Iterator[None]:
