@@ -11,7 +11,8 @@ from napari_fedsam.widgets.prompt_layers import PromptLayers
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-_RELEASE_IS_LOST = {QEvent.Type.FocusOut, QEvent.Type.WindowDeactivate}
+RELEASE_IS_LOST = {QEvent.Type.FocusOut, QEvent.Type.WindowDeactivate}
+"""What happens when the release of a held key will go to another window."""
 
 
 class CursorPreview(QObject):
@@ -56,7 +57,7 @@ class CursorPreview(QObject):
         if event.type() == QEvent.Type.Leave:
             self._is_inside = False
             self._session.answering.hover.point_at(None)
-        elif event.type() in _RELEASE_IS_LOST:
+        elif event.type() in RELEASE_IS_LOST:
             self.stop()
         return False
 

@@ -50,6 +50,7 @@ from napari_fedsam.widgets.training_panel import TrainingPanel
 from napari_fedsam.widgets.training_section import TrainingSection
 from napari_fedsam.widgets.volume_panel import VolumePanel
 from napari_fedsam.widgets.volume_section import VolumeSection
+from napari_fedsam.widgets.window_drag import WindowDrag
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -85,6 +86,7 @@ class FedSamWidget(QWidget):
         self._is_closed = False
         self._display = ScanDisplay(viewer, self.session)
         self._cursor_preview = CursorPreview(viewer, self.session, self._display.prompts)
+        self._window_drag = WindowDrag(viewer, self.session.view)
         self._inference = InferenceLoop(self.session, self.background)
         self._ahead = EncodeAhead(self.session, self._inference)
         self._models = ModelLoading(ModelSource(self.site_folder), self.background)
@@ -323,6 +325,13 @@ class FedSamWidget(QWidget):
         else:
             self._cursor_preview.stop()
 
+    def drag_window(self, held: bool) -> None:
+        """Change the window with the mouse, while a key is held."""
+        if held:
+            self._window_drag.start()
+        else:
+            self._window_drag.stop()
+
     def use_neighbour(self) -> None:
         """Start from the mask of the neighbouring slice."""
         self.session.use_neighbour()
@@ -439,6 +448,7 @@ class FedSamWidget(QWidget):
         self._inference.close()
         self._ahead.close()
         self._cursor_preview.close()
+        self._window_drag.stop()
         self._display.close()
         self.prompt_section.close_section()
         self.volume_section.close_section()

@@ -87,6 +87,12 @@ ACTIONS = (
     KeyAction("save_session", "Save prompts, masks and structures as one file", "Alt-S"),
     KeyAction("open_session", "Go on with a saved session", "Alt-O"),
     KeyAction("show_keys", "List all keys; so does ?", "Alt-/"),
+    KeyAction(
+        "drag_window",
+        "While held: the mouse changes width (across) and level (up, down)",
+        ".",
+        True,
+    ),
     KeyAction("next_slice", "Go to the next slice", "N"),
     KeyAction("previous_slice", "Go to the previous slice", "Shift-N"),
     *(

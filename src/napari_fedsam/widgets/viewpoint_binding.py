@@ -106,8 +106,10 @@ class ViewpointBinding:
         image, window = self._image, self._view.window
         if image is not None and self._is_bound and not image.rgb:
             low, high = image.contrast_limits_range
-            image.contrast_limits_range = (min(low, window.low), max(high, window.high))
-            image.contrast_limits = (window.low, window.high)
+            # A new range tells of the old limits first, which would become the window again.
+            with image.events.contrast_limits.blocker(self._contrast_changed):
+                image.contrast_limits_range = (min(low, window.low), max(high, window.high))
+                image.contrast_limits = (window.low, window.high)
 
     def _contrast_changed(self) -> None:
         image = self._image
