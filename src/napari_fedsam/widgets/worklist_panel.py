@@ -1,5 +1,6 @@
 """Binds a worklist to the window: opens its scans one at a time and keeps what was done."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from napari_fedsam.annotation.errors import AnnotationError
 from napari_fedsam.annotation.session import AnnotationSession
 from napari_fedsam.annotation.session_file import SavedPlace, SavedSession, read_session
 from napari_fedsam.annotation.session_state import state_of
-from napari_fedsam.annotation.worklist import Flag, Order, WorkClock, Worklist
+from napari_fedsam.annotation.worklist import Flag, Order, WorkClock, Worklist, WorklistState
 from napari_fedsam.annotation.worklist_file import WorklistFolder
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.imaging.scan import Scan
@@ -76,6 +77,8 @@ class WorklistPanel:
         self._saved_places: tuple[SavedPlace, ...] = ()
         self._clock = WorkClock()
         self._spent = 0.0
+        self._newest: dict[Path, WorklistState] = {}
+        self._writing = threading.Lock()
         self._saving = QTimer(section)
         self._saving.setSingleShot(True)
         self._saving.setInterval(SAVE_MS)
@@ -268,10 +271,16 @@ class WorklistPanel:
 
     def _save(self) -> None:
         if self.worklist is not None:
-            state = self.worklist.state
+            origin = self.worklist.origin
+            self._newest[origin] = self.worklist.state
             self._background.run(
-                "worklist", lambda: self._folder.save(state), lambda _: None, self._tell
+                "worklist", lambda: self._write(origin), lambda _: None, self._tell
             )
+
+    def _write(self, origin: Path) -> None:
+        # An older state must not be written over the one that is written on closing.
+        with self._writing:
+            self._folder.save(self._newest[origin])
 
     def _show_model(self) -> None:
         session = self._session
@@ -291,6 +300,7 @@ class WorklistPanel:
                 self._write_down()
                 if self._is_edited or state_of(self._session).places != self._saved_places:
                     self._saving_job()()
-            self._folder.save(self.worklist.state)
+            self._newest[self.worklist.origin] = self.worklist.state
+            self._write(self.worklist.origin)
         except FedSamError as error:
             self._tell(error)
