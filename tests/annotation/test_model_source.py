@@ -1,5 +1,6 @@
 """Base and personalised models, with the real network and real files."""
 
+import numpy as np
 import pytest
 
 from napari_fedsam.annotation.model_source import SITE_MODEL, ModelSource, model_name
@@ -7,6 +8,7 @@ from napari_fedsam.cases.case import Structure
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.personalization.personalised_model import build_personalised_model
 from napari_fedsam.personalization.recipe import MethodOptions, Recipe
+from napari_fedsam.sam.predictor import Predictor
 from napari_fedsam.training.versions import VersionStore
 
 
@@ -102,3 +104,34 @@ def test_an_unknown_model_is_told(tmp_path):
 def test_names_for_people():
     assert model_name("lite_medsam") == "LiteMedSAM"
     assert model_name("/somewhere/mine.pth") == "mine"
+
+
+def test_the_global_model_is_the_active_version_without_what_is_the_sites_own(site, recipe):
+    built = build_personalised_model(recipe)
+    local = {name: value + 0.5 for name, value in built.local_state().items()}
+    store = VersionStore(site / "versions")
+    kept = store.save(
+        built.shared_state(), local, round=1, recipe_hash=recipe.hash, dice={"none": 0.5}
+    )
+    store.activate(kept.number)
+    source = ModelSource(site)
+    model = source.load()
+    found = source.load_global(model)
+    image = np.random.default_rng(0).integers(0, 255, (40, 50), np.uint8)
+    # At step 0 the shared part alone answers as the untouched model.
+    expected = Predictor(built.stay_global()).encode(image).features
+    for _ in range(2):
+        # The second time from the store, where the two must not be confused.
+        own, theirs = model.encode(image).features, found.encode(image).features
+        assert theirs == pytest.approx(expected, abs=0.02)
+        assert not np.allclose(own, theirs, atol=0.02)
+    assert found.structures == model.structures
+
+
+def test_there_is_no_global_model_beside_a_base_model_or_an_older_version(site, recipe):
+    source = ModelSource(site)
+    assert source.load_global(source.load()) is None
+    keep_version(site, recipe, 1)
+    model = source.load()
+    keep_version(site, recipe, 2)
+    assert source.load_global(model) is None

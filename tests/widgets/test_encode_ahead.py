@@ -1,5 +1,6 @@
 """While a person looks, the other slices are encoded; a prompt goes first."""
 
+import threading
 from dataclasses import replace
 
 import pytest
@@ -33,6 +34,23 @@ def test_a_click_is_answered_before_the_rest_is_encoded(store, hands, widget) ->
     hands.click(34, 30)
     assert widget.session.preview is not None
     assert widget.session.answering.work_ahead() is not None
+
+
+def test_what_shares_the_thread_waits_while_a_prompt_is_answered(widget, qtbot) -> None:
+    order, started = [], threading.Event()
+
+    def job(between):
+        started.set()
+        between()
+        order.append("job")
+
+    widget._inference.state_changed.emit("predicting")
+    widget._ahead.share(job, lambda _: order.append("done"), order.append)
+    assert started.wait(WAIT_MS / 1000)
+    order.append("answered")
+    widget._inference.state_changed.emit("")
+    qtbot.waitUntil(lambda: "done" in order, timeout=WAIT_MS)
+    assert order == ["answered", "job", "done"]
 
 
 def test_closing_the_widget_ends_it(store, widget, qtbot) -> None:

@@ -12,6 +12,7 @@ from napari_fedsam.annotation.label_edit import LabelEdit
 from napari_fedsam.annotation.session import AnnotationSession
 from napari_fedsam.annotation.session_file import SUFFIX, SavedSession, SessionLog, read_session
 from napari_fedsam.annotation.session_state import state_of
+from napari_fedsam.files import atomic_path
 
 _KEPT = 5
 """How many earlier sessions are kept."""
@@ -151,7 +152,16 @@ def save_session(session: AnnotationSession, path: Path) -> Callable[[], None]:
 
     def write() -> None:
         complete = state.model_copy(update={"fingerprint": scan.fingerprint})
-        SessionLog(path).append([LabelEdit.from_nothing(segmentation)], complete)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # An earlier session there must not be lost when this one cannot be written.
+            with atomic_path(path) as temporary:
+                SessionLog(temporary).append([LabelEdit.from_nothing(segmentation)], complete)
+        except OSError as error:
+            raise AnnotationError(
+                f"The session could not be saved in {path.parent.name} ({error.strerror}): choose "
+                "another folder, or free some space; your work stays open here."
+            ) from error
 
     return write
 

@@ -1,6 +1,7 @@
 """Loads the model that a person chose: a base model, or this site's personalised one."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from napari_fedsam.annotation.model_in_use import ModelInUse
@@ -171,6 +172,32 @@ class ModelSource:
             structures=frozenset(structure.value for structure in recipe.structures),
             recipe_hash=recipe.hash,
             store=self._store,
+        )
+
+    def load_global(self, model: ModelInUse) -> ModelInUse | None:
+        """Load a second copy of this site's model without what is its own (slow, as `load`).
+
+        Returns
+        -------
+        ModelInUse or None
+            None when the model is not this site's active version (any more).
+
+        Raises
+        ------
+        FedSamError
+            When the version cannot be read.
+        """
+        recipe = self.recipe()
+        if not model.is_personalised or recipe is None or recipe.hash != model.recipe_hash:
+            return None
+        personalised, version = load_site_model(self._site_folder, recipe)
+        if version is None or version.number != model.version:
+            return None
+        # What is encoded must not be taken for the personalised model's.
+        return replace(
+            model,
+            predictor=Predictor(personalised.stay_global()),
+            recipe_hash=f"{recipe.hash} global",
         )
 
 

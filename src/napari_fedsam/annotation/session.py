@@ -57,9 +57,12 @@ class AnnotationSession:
         Whether accepted masks spare what other structures cover.
     write_labels : callable
         Writes values at indices of the segmentation; a view replaces it to show them.
+
+    The signal `prompted` carries how many prompts the person has added in one step.
     """
 
     ask_changed: ClassVar[Signal] = Signal()
+    prompted: ClassVar[Signal] = Signal(int)
     model_changed: ClassVar[Signal] = Signal()
     accepted: ClassVar[Signal] = Signal(Acceptance)
     withdrawn: ClassVar[Signal] = Signal(Acceptance)
@@ -194,6 +197,7 @@ class AnnotationSession:
             ask = self._after_painting(ask)
         if ask != before:
             self._put_ask(place, ask)
+            self.prompted.emit(max(0, ask.prompt_count - before.prompt_count))
             self._history.record(
                 Step(lambda: self._go_and_ask(place, before), lambda: self._go_and_ask(place, ask))
             )

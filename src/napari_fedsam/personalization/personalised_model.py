@@ -143,19 +143,26 @@ class PersonalisedModel(nn.Module):
     @contextmanager
     def global_view(self) -> Iterator[None]:
         """Answer as the global model does: without experts and without the site's own copies."""
-        layers = [module for module in self.modules() if isinstance(module, MlpWithExperts)]
-        shared_experts = self.recipe.options.expert_owner == "shared"
+        layers = self._layers_with_experts()
         before = self.local_copies.in_place, [layer.bypassed for layer in layers]
-        self.local_copies.put_in_place(False)
-        for layer in layers:
-            layer.bypassed = not shared_experts
-            layer.experts.imbalance = None
+        self.stay_global()
         try:
             yield
         finally:
             self.local_copies.put_in_place(before[0])
             for layer, value in zip(layers, before[1], strict=True):
                 layer.bypassed = value
+
+    def stay_global(self) -> Self:
+        """Answer as the global model does from now on (see `global_view`)."""
+        self.local_copies.put_in_place(False)
+        for layer in self._layers_with_experts():
+            layer.bypassed = self.recipe.options.expert_owner != "shared"
+            layer.experts.imbalance = None
+        return self
+
+    def _layers_with_experts(self) -> list[MlpWithExperts]:
+        return [module for module in self.modules() if isinstance(module, MlpWithExperts)]
 
     @contextmanager
     def attention_biases_in_training(self) -> Iterator[None]:

@@ -52,19 +52,7 @@ def read_manifest(
     ManifestError
         When the file is no manifest, or no row is left.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as handle:
-            rows = list(csv.DictReader(handle))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError(f"The manifest {path} cannot be read as a CSV table.") from error
-    missing = [column for column in _COLUMNS if not rows or column not in rows[0]]
-    if missing:
-        raise ManifestError(
-            f"The manifest {path} lacks rows or the columns {', '.join(missing)}: give one with "
-            f"{', '.join(_COLUMNS)}."
-        )
-    if any(row[column] is None for row in rows for column in _COLUMNS):
-        raise ManifestError(f"The manifest {path} has a row with too few columns: complete it.")
+    rows = _rows(path)
     chosen = [
         ManifestRow(
             row["site"],
@@ -84,6 +72,34 @@ def read_manifest(
         tasks = ", ".join(sorted({row["task"] for row in rows}))
         raise ManifestError(f"The manifest {path} has no rows for {wanted}; its tasks: {tasks}.")
     return chosen
+
+
+def manifest_images(path: Path) -> list[Path]:
+    """Return the images of all tasks, in the manifest's order, each once.
+
+    Raises
+    ------
+    ManifestError
+        When the file is no manifest.
+    """
+    return list(dict.fromkeys(path.parent / row["image"] for row in _rows(path)))
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as handle:
+            rows = list(csv.DictReader(handle))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ManifestError(f"The manifest {path} cannot be read as a CSV table.") from error
+    missing = [column for column in _COLUMNS if not rows or column not in rows[0]]
+    if missing:
+        raise ManifestError(
+            f"The manifest {path} lacks rows or the columns {', '.join(missing)}: give one with "
+            f"{', '.join(_COLUMNS)}."
+        )
+    if any(row[column] is None for row in rows for column in _COLUMNS):
+        raise ManifestError(f"The manifest {path} has a row with too few columns: complete it.")
+    return rows
 
 
 def load_row(row: ManifestRow, structure: int) -> TrainingSample:

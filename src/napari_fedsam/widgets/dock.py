@@ -16,6 +16,8 @@ from napari_fedsam.annotation.model_in_use import ModelInUse
 from napari_fedsam.annotation.model_source import SITE_MODEL, ModelSource
 from napari_fedsam.annotation.session import AnnotationSession
 from napari_fedsam.annotation.volume_tools import fill_holes, largest_component, smooth
+from napari_fedsam.annotation.worklist import Flag, Worklist
+from napari_fedsam.annotation.worklist_file import WorklistFolder
 from napari_fedsam.cases.case import Structure
 from napari_fedsam.cases.store import CaseStore
 from napari_fedsam.errors import FedSamError
@@ -37,6 +39,7 @@ from napari_fedsam.widgets.model_loading import ModelLoading
 from napari_fedsam.widgets.model_section import ModelSection
 from napari_fedsam.widgets.prompt_layers import Tool
 from napari_fedsam.widgets.prompt_section import PromptSection
+from napari_fedsam.widgets.propose_ahead import ProposeAhead
 from napari_fedsam.widgets.scan_display import ScanDisplay
 from napari_fedsam.widgets.scan_opening import ScanOpening
 from napari_fedsam.widgets.scan_section import ScanSection
@@ -51,6 +54,8 @@ from napari_fedsam.widgets.training_section import TrainingSection
 from napari_fedsam.widgets.volume_panel import VolumePanel
 from napari_fedsam.widgets.volume_section import VolumeSection
 from napari_fedsam.widgets.window_drag import WindowDrag
+from napari_fedsam.widgets.worklist_panel import WorklistPanel
+from napari_fedsam.widgets.worklist_section import WorklistSection
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -102,6 +107,18 @@ class FedSamWidget(QWidget):
             self._tell,
             open_scan=self.open_scan,
         )
+        self._proposals = ProposeAhead(self.session, self._ahead, self._load_global)
+        self._worklist_panel = WorklistPanel(
+            self.session,
+            self.worklist_section,
+            WorklistFolder(self.site_folder / "worklists"),
+            self._proposals,
+            self.background,
+            tell=self._tell,
+            open_scan=self.open_scan,
+            expect=self._session_panel.expect,
+            take_off=self._display.take_off,
+        )
         self._volume_panel = VolumePanel(
             self.session, self.volume_section, self.background, self._tell
         )
@@ -135,6 +152,7 @@ class FedSamWidget(QWidget):
         view = self.session.view
         self.session_section = SessionSection()
         self.scan_section = ScanSection(self.viewer, view)
+        self.worklist_section = WorklistSection(self.do)
         self.model_section = ModelSection()
         self.structure_section = StructureSection(view)
         self.prompt_section = PromptSection(self.session, self.do)
@@ -178,6 +196,7 @@ class FedSamWidget(QWidget):
         column.addWidget(self.session_section.offer)
         for title, section in (
             ("Scan", self.scan_section),
+            ("Worklist", self.worklist_section),
             ("Model", self.model_section),
             ("Structure", self.structure_section),
             ("Prompts", self.prompt_section),
@@ -224,6 +243,11 @@ class FedSamWidget(QWidget):
     def federation_toggle(self) -> Any:
         """The switch that joins and leaves."""
         return self.federation_section.toggle
+
+    @property
+    def worklist(self) -> Worklist | None:
+        """The open worklist."""
+        return self._worklist_panel.worklist
 
     @property
     def segmentation_layer(self) -> Any:
@@ -419,6 +443,26 @@ class FedSamWidget(QWidget):
         """Go to the previous slice."""
         self.session.view.next_slice(-1)
 
+    def open_worklist(self, path: Path | str) -> None:
+        """Work through a folder of scans, a manifest or a list of files."""
+        self._worklist_panel.open(Path(path))
+
+    def scan_done(self) -> None:
+        """Flag the scan of the worklist as done and open the next."""
+        self._worklist_panel.go_on(Flag.DONE)
+
+    def skip_scan(self) -> None:
+        """Skip the scan of the worklist and open the next."""
+        self._worklist_panel.go_on(Flag.SKIPPED)
+
+    def scan_unsure(self) -> None:
+        """Flag the scan of the worklist as unsure and open the next."""
+        self._worklist_panel.go_on(Flag.UNSURE)
+
+    def next_scan(self) -> None:
+        """Open the next scan of the worklist, without a flag."""
+        self._worklist_panel.go_on()
+
     def save_mask(self, path: Path | str) -> None:
         """Save the segmentation with the scan's exact geometry, in a worker."""
         self._structure_panel.save_mask(Path(path))
@@ -443,6 +487,7 @@ class FedSamWidget(QWidget):
         self.viewer.events.theme.disconnect(self._apply_theme)
         unbind_keys(self.viewer)
         self._canvas.removeEventFilter(self)
+        self._worklist_panel.close()
         self._session_panel.close()
         self._volume_panel.close()
         self._inference.close()
@@ -452,6 +497,7 @@ class FedSamWidget(QWidget):
         self._display.close()
         self.prompt_section.close_section()
         self.volume_section.close_section()
+        self.worklist_section.close_section()
         self.scan_section.close_section()
         self._training_panel.close()
         self._site_panel.close()
@@ -476,6 +522,11 @@ class FedSamWidget(QWidget):
                 if model.is_personalised
                 else "Back to the base model"
             )
+
+    def _load_global(self, model: ModelInUse) -> ModelInUse | None:
+        if self._models.choice != SITE_MODEL:
+            return None
+        return self._models.source.load_global(model)
 
     def _show_inference(self, state: str) -> None:
         # Predictions are too quick to be worth a flicker.

@@ -2,6 +2,8 @@
 
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 from qtpy.QtCore import QObject, QTimer
 
@@ -9,7 +11,7 @@ from napari_fedsam.annotation.session import AnnotationSession
 from napari_fedsam.annotation.work import EncodeWork
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.sam.predictor import ImageEmbedding
-from napari_fedsam.widgets.background import Background
+from napari_fedsam.widgets.background import Background, Done, Failed
 from napari_fedsam.widgets.inference import InferenceLoop
 
 PAUSE_MS = 3000
@@ -51,6 +53,21 @@ class EncodeAhead(QObject):
         """Whether a slice is being encoded, or waits for its turn."""
         return self._running is not None
 
+    def share(self, job: Callable[[Callable[[], None]], Any], done: Done, failed: Failed) -> None:
+        """Run another job in the same thread, in turn with slices.
+
+        Parameters
+        ----------
+        job : callable
+            Is given what to call often: it waits while the person is answered.
+        done, failed : callable
+            One of them is called in the window's thread.
+        """
+        self._background.run("ahead", lambda: job(self._wait), done, failed)
+
+    def _wait(self) -> None:
+        self._free.wait()
+
     def _make_way(self, state: str) -> None:
         if state:
             self._free.clear()
@@ -76,7 +93,7 @@ class EncodeAhead(QObject):
         def between() -> None:
             nonlocal waited
             start = time.perf_counter()
-            self._free.wait()
+            self._wait()
             waited += time.perf_counter() - start
 
         start = time.perf_counter()

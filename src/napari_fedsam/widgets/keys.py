@@ -95,6 +95,10 @@ ACTIONS = (
     ),
     KeyAction("next_slice", "Go to the next slice", "N"),
     KeyAction("previous_slice", "Go to the previous slice", "Shift-N"),
+    KeyAction("scan_done", "Flag the scan of the worklist as done and open the next", "Shift-D"),
+    KeyAction("skip_scan", "Skip the scan of the worklist and open the next", "Shift-S"),
+    KeyAction("scan_unsure", "Flag the scan of the worklist as unsure, open the next", "Shift-M"),
+    KeyAction("next_scan", "Open the next scan of the worklist, without a flag", "Alt-N"),
     *(
         KeyAction(
             f"choose_structure:{place}", f"Segment structure {place} of the list", f"Alt-{place}"

@@ -71,6 +71,15 @@ class ScanDisplay:
             self.prompts.detach()
             self.masks.close()
 
+    def take_off(self) -> None:
+        """Close the open scan and take everything that belongs to it off the viewer."""
+        scan = self._session.scan
+        owned = [layer for layer in self._viewer.layers if scan and scan_of(layer) is scan]
+        # The image first: removing it closes the scan.
+        for layer in sorted(owned, key=lambda each: not isinstance(each, Image)):
+            if layer in self._viewer.layers:
+                self._viewer.layers.remove(layer)
+
     def close(self) -> None:
         """Take prompts, preview and letters off the viewer; the segmentation stays."""
         self.binding.close()

@@ -34,7 +34,7 @@ class ScanOpening(QObject):
     """Reads one file or DICOM folder in a thread, then adds its image layer to a viewer.
 
     Of several series in a folder the person picks one. Errors are shown as notifications.
-    Signals: `opened` (the layer), `ended` (this object, however it went).
+    Signals: `opened` (the layer), `failed` (the error), `ended` (this object, however it went).
 
     Parameters
     ----------
@@ -47,6 +47,7 @@ class ScanOpening(QObject):
     """
 
     opened = Signal(object)
+    failed = Signal(object)
     ended = Signal(object)
 
     def __init__(
@@ -86,6 +87,7 @@ class ScanOpening(QObject):
                 return
         else:
             show_error(str(error))
+            self.failed.emit(error)
         self._end()
 
     def _end(self) -> None:

@@ -103,6 +103,10 @@ class SessionPanel:
             chosen = Path(path)
             self._background.run("disk", lambda: read_session(chosen), self._go_on, self._tell)
 
+    def expect(self, saved: SavedSession) -> None:
+        """Bring a saved session back once its scan has been opened."""
+        self._awaited = saved
+
     def scan_opened(self, scan: Scan) -> None:
         """Bring the awaited session back if this is its scan."""
         saved = self._awaited
@@ -156,7 +160,7 @@ class SessionPanel:
                 )
             )
             return
-        self._awaited = saved
+        self.expect(saved)
         scan = self._session.scan
         if scan is not None and scan.source.resolve() == source:
             self.scan_opened(scan)
