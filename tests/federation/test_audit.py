@@ -1,8 +1,11 @@
+import errno
+
 import pytest
 import torch
 from flwr.app import Error, Message, MetricRecord, RecordDict
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
+from napari_fedsam.federation import audit
 from napari_fedsam.federation.audit import (
     append_audit,
     bytes_sent,
@@ -74,3 +77,26 @@ def test_the_log_only_grows_and_survives_a_torn_line(tmp_path, instruction):
 def test_no_log_is_an_empty_log(tmp_path):
     assert read_audit(tmp_path / "audit.jsonl") == []
     assert bytes_sent(tmp_path / "audit.jsonl") == 0
+
+
+@pytest.mark.faults
+def test_a_refusal_is_recorded_even_when_the_disk_is_full(tmp_path, instruction, monkeypatch):
+    log = tmp_path / "audit.jsonl"
+    line = describe_message(Message(Error(100, "failed"), reply_to=instruction), 1)
+    append_audit(log, line)
+    (reserve,) = tmp_path.glob("*.reserve")
+    assert reserve.stat().st_size > 100 * log.stat().st_size
+    write = audit._append
+
+    def append(path, line):
+        if reserve.exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, line)
+
+    monkeypatch.setattr(audit, "_append", append)
+    append_audit(log, line)
+    assert not reserve.exists()
+    assert len(read_audit(log)) == 2
+    # As soon as there is room, it is reserved again.
+    append_audit(log, line)
+    assert reserve.exists()

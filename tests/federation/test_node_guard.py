@@ -3,9 +3,11 @@
 import importlib
 import os
 
+import httpx
 import pytest
 from flwr.app import Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
+from flwr.proto.run_pb2 import GetRunRequest
 from flwr.supercore.fab import Fab
 from flwr.supercore.inflatable.inflatable_object import get_object_tree
 
@@ -166,3 +168,21 @@ def test_every_successful_exchange_is_remembered(guard, files, monkeypatch):
     client._unary_unary(path="/")
     assert files.node.stat().st_mtime > 0
     client.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(500, httpx.TransportError), (403, httpx.HTTPStatusError)]
+)
+def test_a_coordinator_in_trouble_is_as_one_that_is_away(guard, monkeypatch, status, error):
+    client = guard._observed_client()("https://127.0.0.1:1")
+    answer = httpx.MockTransport(lambda _request: httpx.Response(status))
+    client._client = httpx.Client(transport=answer)
+    with pytest.raises(error):
+        client.GetRun(GetRunRequest(run_id=1))
+    client.close()
+
+
+def test_what_cannot_be_recorded_does_not_leave_and_the_node_goes_on(guard, files, instruction):
+    files.audit.mkdir()
+    wire = send_through(guard, Message(Error(1, "crashed"), reply_to=instruction))
+    assert (wire.sent, wire.pushed) == ([], {})

@@ -1,4 +1,6 @@
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,6 +40,21 @@ def test_epsilon_is_below_the_bound_by_renyi_divergence():
     )
     epsilon = epsilon_spent(options(z=z, delta=delta), rounds)
     assert 0.5 * bound < epsilon < bound
+
+
+def test_the_figures_of_the_documents_are_those_of_the_function():
+    page = (Path(__file__).parents[2] / "docs" / "federation.md").read_text(encoding="utf-8")
+    heading = re.search(r"\| noise multiplier \|(.*)\|\n", page)
+    rounds = [int(cell.split()[0]) for cell in heading[1].split("|")]
+    lines = page[heading.end() :].split("\n\n")[0].splitlines()[1:]
+    assert (len(rounds), len(lines)) == (3, 6)
+    for line in lines:
+        multiplier, *told = [float(cell) for cell in line.strip("| ").split("|")]
+        spent = [epsilon_spent(options(z=multiplier), count) for count in rounds]
+        # Three digits are given.
+        assert told == pytest.approx(spent, rel=0.005)
+    enough = float(re.search(r"ten rounds below 1 need a multiplier of (\d+)", page)[1])
+    assert epsilon_spent(options(z=enough), 10) < 1 < epsilon_spent(options(z=enough - 1), 10)
 
 
 def test_epsilon_grows_with_rounds_and_falls_with_noise():

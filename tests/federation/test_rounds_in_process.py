@@ -5,11 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from flwr.app import Message, RecordDict
+from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from safetensors.torch import load_file
 
+from napari_fedsam.annotation.model_source import ModelSource
 from napari_fedsam.cases.store import CaseStore
-from napari_fedsam.federation import round_work
+from napari_fedsam.federation import room, round_work
 from napari_fedsam.federation.audit import read_audit
 from napari_fedsam.federation.client_app import app
 from napari_fedsam.federation.coordinator import Coordinator
@@ -186,6 +187,79 @@ def ask(site, recipe, start):
     return ask
 
 
+@pytest.fixture
+def demand(site, recipe, start, add_cases):
+    """Return a function that sends the site any content and returns the code and the bytes."""
+    add_cases(site.site, **PLANTED)
+    sent = []
+    grid = InProcessGrid(app, {2: site.site}, sent=lambda _node, payload: sent.append(payload))
+
+    def demand(kind, **records):
+        content = {
+            "shared": shared_record(start[0]),
+            "config": config_record(recipe.hash, 1),
+            **records,
+        }
+        message = grid.create_message(RecordDict(content), kind, 2, "1")
+        (reply,) = grid.send_and_receive([message])
+        return reply.error.reason, sent[-1]
+
+    return demand
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+def test_local_parameters_that_are_asked_for_are_refused_and_stay(site, demand, start, kind):
+    shared, local = start
+    code, payload = demand(kind, shared=shared_record({**shared, **local}))
+    assert code == ReplyCode.REFUSED_ARRAYS
+    assert not any(name.encode() in payload for name in local)
+    assert "is not a shared parameter of the recipe" in SiteStatus.read(site.status).message
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+@pytest.mark.parametrize(
+    "records",
+    [
+        {"metrics": MetricRecord({"dice-per-patient": 0})},
+        {"more": ConfigRecord({"send": "patients"})},
+        {"config-and-more": None},
+    ],
+    ids=["metrics", "another record", "another setting"],
+)
+def test_what_is_not_in_the_recipe_is_refused_and_nothing_is_done(
+    site, demand, recipe, monkeypatch, kind, records
+):
+    if "config-and-more" in records:
+        config = config_record(recipe.hash, 1)
+        config["metrics-wanted"] = "surface-distance"
+        records = {"config": config}
+    monkeypatch.setattr(round_work, "CaseStore", None)
+    code, _ = demand(kind, **records)
+    assert code == ReplyCode.REFUSED_REQUEST
+    assert read_audit(site.audit)[-1].error == "refused-request"
+    assert "which is not in the recipe" in SiteStatus.read(site.status).message
+
+
+@pytest.mark.faults
+def test_a_query_is_refused(site, demand):
+    code, payload = demand("query")
+    assert code == ReplyCode.REFUSED_REQUEST
+    assert not any(text.encode() in payload for text in PLANTED.values())
+    assert "an answer to a query" in SiteStatus.read(site.status).message
+
+
+@pytest.mark.faults
+def test_a_round_is_not_begun_on_a_full_disk(site, ask, add_cases, monkeypatch):
+    add_cases(site.site)
+    monkeypatch.setattr(room, "_LEAST_BYTES", 1 << 62)
+    monkeypatch.setattr(round_work, "model_in_training", None)
+    reply, _ = ask("train")
+    assert reply.error.reason == ReplyCode.FAILED
+    assert "is full: make room" in SiteStatus.read(site.status).message
+
+
 @pytest.mark.parametrize("kind", ["train", "evaluate"])
 def test_another_recipe_is_refused_before_anything_is_loaded(site, ask, monkeypatch, kind):
     monkeypatch.setattr(round_work, "load_site_model", None)
@@ -336,6 +410,18 @@ def test_a_model_is_used_only_when_it_did_no_worse(site, judged, present, candid
     message = SiteStatus.read(site.status).message
     assert ("is in use" in message) == taken
     assert ("kept but not used" in message) != taken
+
+
+def test_a_model_that_did_no_worse_waits_for_a_yes_where_the_person_wants_it(site, judged):
+    Site(site.site).change_settings(ask_first=True)
+    assert judged(0.5, 0.6)["activated"] == 0
+    store = VersionStore(site.versions)
+    (version,) = store.versions()
+    assert (version.passed, store.active()) == (True, None)
+    assert "waits for your yes" in SiteStatus.read(site.status).message
+    judged(0.5, 0.4, number=2)
+    assert [each.passed for each in store.versions()] == [True, False]
+    assert ModelSource(site.site).unused_version == version
 
 
 def test_a_worse_model_leaves_the_version_in_use(site, judged):

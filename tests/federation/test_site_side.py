@@ -5,13 +5,16 @@ import email.utils
 import http.server
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 
 import numpy as np
+import psutil
 import pytest
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 
-from napari_fedsam.federation import connection_test, sent
+from napari_fedsam.federation import connection_test, machine_load, sent
 from napari_fedsam.federation.audit import append_audit, describe_message
 from napari_fedsam.federation.certificates import create_certificates
 from napari_fedsam.federation.connection_test import ConnectionTest
@@ -190,14 +193,34 @@ def test_without_an_invitation_there_is_nothing_to_test(site):
         ({"hours": "22:00-06:00"}, "23:00", 9, ""),
         ({"new_cases": 3}, "12:00", 2, "waits for 3"),
         ({"new_cases": 3}, "12:00", 3, ""),
+        ({"when_idle": True}, "12:00", 0, "Other programs use 40% of"),
     ],
 )
 def test_a_site_declines_rounds_as_its_user_wants(site, settings, clock, new, words):
     changed = site.change_settings(**settings)
     assert site.settings == changed
-    reason = changed.declines(datetime.time.fromisoformat(clock), new)
+    reason = changed.declines(datetime.time.fromisoformat(clock), new, lambda: 0.4)
     assert words in reason
     assert bool(words) == bool(reason)
+
+
+def test_an_idle_computer_declines_nothing(site):
+    settings = site.change_settings(when_idle=True)
+    assert settings.declines(datetime.time(12), 0, lambda: 0.1) == ""
+
+
+def test_a_computer_is_busy_while_programs_compute(monkeypatch):
+    monkeypatch.setattr(machine_load, "_SECONDS", 0.5)
+    busy = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        for _ in range(psutil.cpu_count())
+    ]
+    try:
+        assert machine_load.machine_load() > 0.5
+    finally:
+        for each in busy:
+            each.kill()
+            each.wait()
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from napari_fedsam.federation.in_process import stand_in_for_a_run
 from napari_fedsam.federation.messages import config_record
 from napari_fedsam.federation.sent import keep_sent
 from napari_fedsam.federation.site import Site
+from napari_fedsam.federation.site_settings import SiteSettings
 from napari_fedsam.federation.site_state import SiteState
 from napari_fedsam.personalization.recipe import Recipe
 from napari_fedsam.widgets.federation_audit import AuditDialog
@@ -145,14 +146,17 @@ def test_without_an_invitation_there_is_nothing_to_test_or_pause(section):
     assert section.test.isEnabled()
     section.show_state(SiteState())
     assert not section.test.isEnabled()
-    assert not section.pause.isVisible()
+    assert not any(box.isVisible() for box in section.settings.values())
 
 
-def test_showing_a_pause_does_not_ask_for_one(section):
+@pytest.mark.parametrize("name", ["paused", "when_idle", "ask_first"])
+def test_showing_a_setting_does_not_ask_for_it(section, name):
     wanted = []
-    section.pause_wanted.connect(wanted.append)
+    section.setting_wanted.connect(lambda *change: wanted.append(change))
     state = SiteState(federation="F", address="a:1")
-    section.show_state(state, paused=True)
-    assert (section.pause.isChecked(), wanted) == (True, [])
-    section.pause.click()
-    assert wanted == [False]
+    section.show_state(state, settings=SiteSettings.model_validate({name: True}))
+    box = section.settings[name]
+    assert (box.isChecked(), wanted) == (True, [])
+    assert not any(other.isChecked() for other in section.settings.values() if other is not box)
+    box.click()
+    assert wanted == [(name, False)]

@@ -19,18 +19,23 @@ RECIPE = Recipe(
 )
 
 
-def activate_round(site, number) -> int:
+def keep_round(site, number, *, passed=True) -> int:
     model = build_personalised_model(RECIPE)
-    store = VersionStore(site / "versions")
-    version = store.save(
+    version = VersionStore(site / "versions").save(
         model.shared_state(),
         model.local_state(),
         round=number,
         recipe_hash=RECIPE.hash,
         dice={"none": 0.5},
+        passed=passed,
     )
-    store.activate(version.number)
     return version.number
+
+
+def activate_round(site, number) -> int:
+    version = keep_round(site, number)
+    VersionStore(site / "versions").activate(version)
+    return version
 
 
 @pytest.fixture
@@ -111,6 +116,23 @@ def test_one_click_goes_back(hands, widget, site, told):
     hands.rest()
     assert status(widget) == "LiteMedSAM: base model"
     assert told == ["Model updated to round 1", "Back to the base model"]
+
+
+def test_a_model_that_waits_for_a_yes_is_used_only_after_it(hands, widget, site, told):
+    passed = keep_round(site, 1)
+    keep_round(site, 2, passed=False)
+    yes = widget.model_section.use_newest
+    hands.qtbot.waitUntil(yes.isVisible, timeout=30_000)
+    hands.rest()
+    assert status(widget) == "LiteMedSAM: base model"
+    assert yes.text() == "Use the model of round 1"
+    assert "did no worse" in yes.toolTip()
+    yes.click()
+    hands.qtbot.waitUntil(lambda: widget.session.model.version == passed, timeout=30_000)
+    hands.rest()
+    assert told == ["Model updated to round 1"]
+    # What came later is on offer, with the reason why it was not taken up.
+    hands.qtbot.waitUntil(lambda: "did worse" in yes.toolTip(), timeout=30_000)
 
 
 def test_a_chosen_base_model_stays(hands, widget, site):

@@ -91,22 +91,22 @@ class ModelSource:
 
     @property
     def unused_version(self) -> Version | None:
-        """The newest version, when it came after the one in use and was not taken up itself.
+        """The newest version after the one in use that was not taken up by itself.
 
-        That is so where a site has no held-out cases to judge by, or where it did worse on them.
+        That is so where the person wants to be asked first, where a site has no held-out cases to
+        judge by, or where it did worse on them. One that did no worse goes before.
         """
         folder = self._site_folder / "versions"
         if not folder.is_dir():
             return None
         store = VersionStore(folder)
-        versions, active = store.versions(), store.active()
-        newest = versions[-1] if versions else None
-        if newest is None or (active is not None and newest.number <= active.number):
-            return None
-        return newest
+        active = store.active()
+        later = [v for v in store.versions() if active is None or v.number > active.number]
+        passed = [version for version in later if version.passed]
+        return next(reversed(passed or later), None)
 
     def use_newest(self) -> None:
-        """Make the newest version active because the person says so.
+        """Make the version that is offered active because the person says so.
 
         Raises
         ------

@@ -1,5 +1,6 @@
 """`napari-fedsam benchmark`: methods against each other, and this machine's speed."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,6 +9,7 @@ import typer
 
 from napari_fedsam.app.benchmark.interactive import interactive
 from napari_fedsam.app.console import console
+from napari_fedsam.errors import FedSamError
 from napari_fedsam.files import write_text_atomically
 
 benchmark_app = typer.Typer(
@@ -129,6 +131,51 @@ def training(
             "machine": speed.machine,
         }
         write_text_atomically(json_file, json.dumps(figures, indent=2) + "\n")
+
+
+@benchmark_app.command()
+def poisoning(
+    out: Annotated[Path, typer.Option(help="A new folder for everything that is written.")],
+    data: Annotated[
+        Path | None, typer.Option(help="A manifest; the embedded sample by default.")
+    ] = None,
+    task: Annotated[str, typer.Option(help="A task of the manifest.")] = "",
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each run.")] = 2,
+    train_images: Annotated[int, typer.Option(min=1, help="Training images of a site.")] = 8,
+    held_out: Annotated[int, typer.Option(min=1, help="Held-out images of a site.")] = 12,
+    epochs: Annotated[float, typer.Option(min=0.1, help="Passes per round.")] = 6,
+) -> None:
+    """Poison one site of five, and measure the others' Dice under each way to aggregate."""
+    from rich.table import Table
+
+    from napari_fedsam.app.benchmark import poisoning as measured
+
+    if out.exists():
+        raise FedSamError(f"{out} exists already; choose another folder.")
+    structures, sites = (
+        measured.sample_sites(train_images, held_out)
+        if data is None
+        else measured.manifest_sites(data, task, train_images, held_out)
+    )
+    federation = measured.PoisonedFederation(
+        measured.recipe_for_poisoning(structures, rounds, epochs), sites, out / "updates"
+    )
+    runs = []
+    for run in federation.runs():
+        console.print(f"{run}", markup=False, highlight=False)
+        runs.append(run)
+    table = Table("defence", "attack", "Dice", "against", "left out", box=None)
+    for run in runs:
+        table.add_row(
+            run.defence,
+            run.attack or "the honest sites alone",
+            f"{run.dice:.3f}",
+            f"{run.dice - runs[0].dice:+.3f}",
+            f"{run.left_out} of {rounds}",
+        )
+    console.print(table)
+    figures = [dataclasses.asdict(run) for run in runs]
+    write_text_atomically(out / "poisoning.json", json.dumps(figures, indent=2) + "\n")
 
 
 @benchmark_app.command()

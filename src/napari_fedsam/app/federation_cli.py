@@ -323,9 +323,24 @@ def change_settings(
     new_cases: Annotated[
         int | None, typer.Option(help="New training cases to wait for before training.")
     ] = None,
+    when_idle: Annotated[
+        bool | None,
+        typer.Option("--when-idle/--when-busy", help="Train only while the computer is idle."),
+    ] = None,
+    ask_first: Annotated[
+        bool | None,
+        typer.Option("--ask-first/--use-at-once", help="Ask before a new model is used."),
+    ] = None,
 ) -> None:
     """Show or change when this site trains, and with how much of the machine."""
-    given = {"paused": pause, "hours": hours, "threads": threads, "new_cases": new_cases}
+    given = {
+        "paused": pause,
+        "hours": hours,
+        "threads": threads,
+        "new_cases": new_cases,
+        "when_idle": when_idle,
+        "ask_first": ask_first,
+    }
     changes = {name: value for name, value in given.items() if value is not None}
     site = _site(folder)
     settings = site.change_settings(**changes) if changes else site.settings

@@ -10,6 +10,10 @@ from flwr.app import Message
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from napari_fedsam.files import atomic_path
+
+_RESERVED_BYTES = 64 * 1024
+
 
 class SentArray(BaseModel):
     """Name, shape and dtype of one array in a message."""
@@ -91,13 +95,18 @@ def describe_message(message: Message, round_number: int) -> AuditLine:
 
 def append_audit(path: Path, line: AuditLine) -> None:
     """Append one line durably; it is on disk before the message can leave."""
-    text = line.model_dump_json() + "\n"
-    with path.open("ab+") as log:
-        if _ends_torn(log):
-            log.write(b"\n")
-        log.write(text.encode("utf-8"))
-        log.flush()
-        os.fsync(log.fileno())
+    reserve = path.with_suffix(".reserve")
+    try:
+        _append(path, line)
+    except OSError:
+        if not reserve.exists():
+            raise
+        # What cannot be recorded may not leave, and a round would wait in vain for the refusal of
+        # a site whose disk is full.
+        reserve.unlink()
+        _append(path, line)
+        return
+    _keep_room(reserve)
 
 
 def read_audit(path: Path) -> list[AuditLine]:
@@ -118,6 +127,23 @@ def read_audit(path: Path) -> list[AuditLine]:
 def bytes_sent(path: Path) -> int:
     """Return the bytes of all messages that left this site."""
     return sum(line.bytes for line in read_audit(path))
+
+
+def _append(path: Path, line: AuditLine) -> None:
+    text = line.model_dump_json() + "\n"
+    with path.open("ab+") as log:
+        if _ends_torn(log):
+            log.write(b"\n")
+        log.write(text.encode("utf-8"))
+        log.flush()
+        os.fsync(log.fileno())
+
+
+def _keep_room(reserve: Path) -> None:
+    """Keep room for some hundred lines, to be given back when the disk is full."""
+    if not reserve.exists():
+        with contextlib.suppress(OSError), atomic_path(reserve) as temporary:
+            temporary.write_bytes(bytes(_RESERVED_BYTES))
 
 
 def _ends_torn(log: BinaryIO) -> bool:

@@ -1,5 +1,6 @@
 """Flower's ClientApp: trains and judges at the site, and lets only codes and numbers out."""
 
+import contextlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from flwr.clientapp import ClientApp
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.federation.audit import append_audit, describe_message
 from napari_fedsam.federation.errors import FederationError, RefusedMessageError, ReplyCode
-from napari_fedsam.federation.messages import round_of
+from napari_fedsam.federation.messages import round_of, unknown_request
 from napari_fedsam.federation.round_work import judge_round, train_round
 from napari_fedsam.federation.sent import keep_sent
 from napari_fedsam.federation.site_files import SITE_FOLDER_KEY, SiteFiles
@@ -37,6 +38,16 @@ def evaluate(message: Message, context: Context) -> Message:
     return _answer(message, context, judge_round)
 
 
+@app.query()  # type: ignore[untyped-decorator]
+def query(message: Message, context: Context) -> Message:
+    """Refuse: a site trains and judges, and answers nothing else."""
+
+    def refuse(_content: RecordDict, _files: SiteFiles) -> RecordDict:
+        raise unknown_request("an answer to a query")
+
+    return _answer(message, context, refuse)
+
+
 def _answer(
     message: Message, context: Context, work: Callable[[RecordDict, SiteFiles], RecordDict]
 ) -> Message:
@@ -58,7 +69,9 @@ def _answer(
 
 def _refusal(message: Message, files: SiteFiles, code: ReplyCode, reason: str) -> Message:
     waits = code in (ReplyCode.TOO_FEW_CASES, ReplyCode.DECLINED)
-    update_status(files.status, phase=Phase.WAITING if waits else Phase.ERROR, message=reason)
+    # On a full disk the panel sees by itself what the matter is.
+    with contextlib.suppress(OSError):
+        update_status(files.status, phase=Phase.WAITING if waits else Phase.ERROR, message=reason)
     return Message(Error(_ERROR_CODE, code.value), reply_to=message)
 
 

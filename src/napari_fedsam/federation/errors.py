@@ -23,6 +23,7 @@ class ReplyCode(StrEnum):
     DECLINED = "declined"
     FAILED = "failed"
     REFUSED_BUNDLE = "refused-bundle"
+    REFUSED_REQUEST = "refused-request"
     OTHER_ROUND = "other-round"
     UNUSUAL_NORM = "unusual-norm"
     NO_ANSWER = "no-answer"
@@ -38,9 +39,10 @@ _EXPLANATIONS = {
     ReplyCode.REFUSED_ARRAYS: "names, shapes, types or values of the parameters were wrong",
     ReplyCode.TOO_FEW_CASES: "the site has fewer training cases than the recipe asks for",
     ReplyCode.NOT_IN_FEDERATION: "the site has imported no invitation",
-    ReplyCode.DECLINED: "the site is paused, or trains at other hours or with more new cases",
+    ReplyCode.DECLINED: "the site is paused, trains at other times, or waits for more new cases",
     ReplyCode.FAILED: "the round failed at the site, whose log says why",
     ReplyCode.REFUSED_BUNDLE: "the site was sent program code that it had not agreed to",
+    ReplyCode.REFUSED_REQUEST: "the site was asked for something that is not in the recipe",
     ReplyCode.OTHER_ROUND: "the answer belonged to another round",
     ReplyCode.UNUSUAL_NORM: "the update was far larger than is usual, as from a wrong mask or scan",
     ReplyCode.NO_ANSWER: "no answer came before the round's deadline",

@@ -23,6 +23,8 @@ EXAMPLES_KEY = "num-examples"
 TRAIN_METRICS = frozenset({EXAMPLES_KEY, "loss", "seconds"})
 EVALUATE_METRICS = frozenset({EXAMPLES_KEY, "dice-none", "dice-box", "activated"})
 
+_INSTRUCTION_KEYS = frozenset({RECIPE_HASH_KEY, ROUND_KEY, LEFT_OUT_KEY})
+
 # A NumPy header is 64 or 128 bytes for the few dimensions that parameters have.
 _MAX_HEADER_BYTES = 1024
 
@@ -78,6 +80,32 @@ def check_recipe(content: RecordDict, recipe_hash: str) -> None:
             "The coordinator and this site work under different recipes; ask the "
             "coordinator for a new invitation and import it.",
         )
+
+
+def check_instruction(content: RecordDict) -> None:
+    """Refuse an instruction that holds, or asks for, more than a round needs.
+
+    The shared parameters in it are checked by `read_shared`.
+
+    Raises
+    ------
+    RefusedMessageError
+        With code `REFUSED_REQUEST`.
+    """
+    records = content.config_records
+    unknown = set(records) - {CONFIG_KEY} | set(content.metric_records)
+    unknown |= set(records.get(CONFIG_KEY, ConfigRecord())) - _INSTRUCTION_KEYS
+    if unknown:
+        raise unknown_request(f"'{sorted(unknown)[0]}'")
+
+
+def unknown_request(what: str) -> RefusedMessageError:
+    """Return the refusal of something that the recipe does not hold."""
+    return RefusedMessageError(
+        ReplyCode.REFUSED_REQUEST,
+        f"The coordinator asked for {what}, which is not in the recipe; nothing was done and "
+        "nothing was sent. Ask the coordinator why.",
+    )
 
 
 def round_of(content: RecordDict) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import httpx
 from flwr.app import Error, Message, RecordDict
 from flwr.app.metadata import Metadata
 from flwr.common.constant import ErrorCode
@@ -183,7 +184,12 @@ class NodeGuard:
             metadata = message.metadata
             reply = Message(metadata=metadata, error=Error(message.error.code, code.value))
             metadata.__dict__["_message_id"] = reply.object_id
-            append_audit(self._files.audit, describe_message(reply, 0))
+            try:
+                append_audit(self._files.audit, describe_message(reply, 0))
+            except OSError:
+                # What cannot be recorded does not leave: the round ends without this site.
+                _log.exception("The audit log could not be written; nothing was sent.")
+                return set(), ""
             wanted, session = send(reply, get_object_tree(reply), seconds)
             for object_id in wanted:
                 push(metadata.run_id, session, object_id, reply.deflate())
@@ -207,7 +213,14 @@ class NodeGuard:
             """Flower's client; a successful exchange touches the node file once it exists."""
 
             def _unary_unary(self, **request: Any) -> Any:
-                response = super()._unary_unary(**request)
+                try:
+                    response = super()._unary_unary(**request)
+                except httpx.HTTPStatusError as error:
+                    if error.response.status_code != httpx.codes.INTERNAL_SERVER_ERROR:
+                        raise
+                    # A coordinator in trouble, as with a full disk, would end Flower's node; one
+                    # that is away is asked again.
+                    raise httpx.RemoteProtocolError(str(error)) from error
                 with contextlib.suppress(OSError):
                     if contact.exists():
                         os.utime(contact)

@@ -11,6 +11,7 @@ from napari_fedsam.federation.coordinator_processes import CoordinatorProcesses
 from napari_fedsam.federation.coordinator_settings import CoordinatorFiles
 from napari_fedsam.federation.coordinator_status import CoordinatorStatus
 from napari_fedsam.federation.errors import FederationError
+from napari_fedsam.federation.room import lack_of_room
 from napari_fedsam.federation.round_result import RoundResult
 from napari_fedsam.personalization.federation_options import FederationOptions
 
@@ -107,6 +108,8 @@ class RoundDriver:
         now = datetime.datetime.now().astimezone().time()
         if not self._options.may_start(now):
             return f"waiting for the agreed hours ({self._options.hours})"
+        if lack_of_room(self._files.folder):
+            return f"waiting for room on the disk of {self._files.folder}, which is full"
         return self._status().waits_for
 
     def _run(self, bundle: bytes, sha256: str, rounds: int) -> RunInfo:

@@ -17,6 +17,7 @@ from napari_fedsam.federation.messages import (
     EXAMPLES_KEY,
     METRICS_KEY,
     SHARED_KEY,
+    check_instruction,
     check_recipe,
     config_record,
     left_out_of,
@@ -25,6 +26,7 @@ from napari_fedsam.federation.messages import (
     shared_record,
 )
 from napari_fedsam.federation.privacy import privatise
+from napari_fedsam.federation.room import check_room
 from napari_fedsam.federation.site_files import SiteFiles
 from napari_fedsam.federation.site_settings import SiteSettings
 from napari_fedsam.federation.site_state import Phase
@@ -60,17 +62,25 @@ class Judgement:
         The same of the model in use.
     version_in_use : int
         Its version, 0 for the base model.
+    ask_first : bool
+        Whether the person wants to be asked before it is used.
     """
 
     round: int
     candidate: float | None
     present: float | None
     version_in_use: int
+    ask_first: bool = False
+
+    @property
+    def passed(self) -> bool:
+        """Whether the new model did no worse."""
+        return self.candidate is not None and self.candidate >= (self.present or 0.0)
 
     @property
     def take(self) -> bool:
-        """Whether the new model is to be used: it did no worse."""
-        return self.candidate is not None and self.candidate >= (self.present or 0.0)
+        """Whether it is to be used at once."""
+        return self.passed and not self.ask_first
 
     @property
     def message(self) -> str:
@@ -84,6 +94,12 @@ class Judgement:
         dice = f"Dice {self.candidate:.3f} on held-out cases"
         if self.take:
             return f"Round {self.round}: the new model is in use ({dice})."
+        if self.passed:
+            return (
+                f"Round {self.round}: the new model did no worse ({dice}, against "
+                f"{self.present or 0.0:.3f} now) and waits for your yes in the section Model; "
+                f"{in_use} stays in use."
+            )
         return (
             f"Round {self.round}: the new model is kept but not used ({dice}, against "
             f"{self.present or 0.0:.3f} now); {in_use} stays in use."
@@ -113,6 +129,7 @@ def train_round(content: RecordDict, files: SiteFiles) -> RecordDict:
         When the message does not pass the checks, or the site has too few cases.
     """
     recipe = _agreed_recipe(content, files)
+    check_room(files.site)
     number = round_of(content)
     message = _told_left_out(content).lstrip()
     update_status(files.status, phase=Phase.TRAINING, progress=0.0, round=number, message=message)
@@ -166,8 +183,8 @@ def judge_round(content: RecordDict, files: SiteFiles) -> RecordDict:
 
     The personalised model is judged on the held-out cases and saved as a version. It becomes the
     active one when its Dice, the mean over the kinds of prompt, is not below that of the model in
-    use (the base model before the first version). Without held-out cases it is saved and not
-    activated.
+    use (the base model before the first version), and the person does not want to be asked. Without
+    held-out cases it is saved and not activated.
 
     Parameters
     ----------
@@ -187,6 +204,7 @@ def judge_round(content: RecordDict, files: SiteFiles) -> RecordDict:
         When the message does not pass the checks.
     """
     recipe = _agreed_recipe(content, files)
+    check_room(files.site)
     number = round_of(content)
     message = "Fitting the new model to this site and judging it on held-out cases."
     left_out = _told_left_out(content)
@@ -217,10 +235,21 @@ def judge_round(content: RecordDict, files: SiteFiles) -> RecordDict:
     dice: dict[str, float | None] = {kind: candidate.mean_dice(kind) for kind in _PROMPTS}
 
     versions = VersionStore(files.versions)
-    version = versions.save(
-        model.shared_state(), model.local_state(), round=number, recipe_hash=recipe.hash, dice=dice
+    judgement = Judgement(
+        number,
+        _mean(candidate),
+        _mean(present),
+        active.number if active else 0,
+        SiteSettings.read(files.settings).ask_first,
     )
-    judgement = Judgement(number, _mean(candidate), _mean(present), active.number if active else 0)
+    version = versions.save(
+        model.shared_state(),
+        model.local_state(),
+        round=number,
+        recipe_hash=recipe.hash,
+        dice=dice,
+        passed=judgement.passed,
+    )
     if judgement.take:
         versions.activate(version.number)
     files.pending.unlink(missing_ok=True)
@@ -303,6 +332,7 @@ def _agreed_recipe(content: RecordDict, files: SiteFiles) -> Recipe:
         )
     recipe = Recipe.read(files.recipe)
     check_recipe(content, recipe.hash)
+    check_instruction(content)
     return recipe
 
 

@@ -10,6 +10,7 @@ from flwr.serverapp import Grid, ServerApp
 from napari_fedsam.federation.checkpoints import CheckpointStore
 from napari_fedsam.federation.coordinator_settings import COORDINATOR_VARIABLE, CoordinatorFiles
 from napari_fedsam.federation.errors import FederationError
+from napari_fedsam.federation.room import lack_of_room
 from napari_fedsam.federation.round_runner import RoundRunner
 from napari_fedsam.federation.sites import SiteList
 from napari_fedsam.personalization.personalised_model import build_personalised_model
@@ -44,7 +45,8 @@ def run_rounds(grid: Grid, folder: Path, rounds: int) -> None:
     folder : Path
         The coordinator's folder with `recipe.json` and `rounds`.
     rounds : int
-        How many rounds to run now; fewer when the coordinator is paused or the hours end.
+        How many rounds to run now; fewer when the coordinator is paused, the hours end or its disk
+        is full.
     """
     files = CoordinatorFiles(folder)
     recipe = Recipe.read(files.recipe)
@@ -54,7 +56,9 @@ def run_rounds(grid: Grid, folder: Path, rounds: int) -> None:
 
     def may_start() -> bool:
         now = datetime.datetime.now().astimezone().time()
-        return not files.paused.exists() and recipe.federation.may_start(now)
+        if files.paused.exists() or lack_of_room(folder):
+            return False
+        return recipe.federation.may_start(now)
 
     runner = RoundRunner(
         grid,

@@ -18,6 +18,7 @@ from napari_fedsam.federation.keys import ensure_key_pair
 from napari_fedsam.federation.node_processes import NODE, SUPEREXEC, start_node
 from napari_fedsam.federation.node_report import connection_report, reason_of_end
 from napari_fedsam.federation.processes import ProcessTable
+from napari_fedsam.federation.room import lack_of_room
 from napari_fedsam.federation.site_files import SiteFiles
 from napari_fedsam.federation.site_settings import SiteSettings
 from napari_fedsam.federation.site_state import Phase, SiteState
@@ -243,6 +244,8 @@ class Site:
         report = connection_report(self.files.node, log, self.state.address, status.phase)
         if report is not None:
             return Phase.CONNECTING, report
+        if lack := lack_of_room(self.files.site):
+            return Phase.ERROR, lack
         return status.phase, status.message
 
     def _refresh_federation(self) -> None:

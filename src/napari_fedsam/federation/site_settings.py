@@ -1,14 +1,18 @@
 """What a site's user has set about taking part."""
 
 import datetime
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import Field, ValidationError
 
 from napari_fedsam.federation.errors import FederationError
+from napari_fedsam.federation.machine_load import machine_load
 from napari_fedsam.files import write_text_atomically
 from napari_fedsam.personalization.federation_options import HOURS, within_hours
 from napari_fedsam.personalization.method_options import Options
+
+_IDLE_BELOW = 0.3
 
 
 class SiteSettings(Options):
@@ -24,12 +28,18 @@ class SiteSettings(Options):
         Threads for training; half of the processors by default. Takes effect with the next join.
     new_cases : int
         Training cases that must be new since the last training.
+    when_idle : bool
+        Decline rounds while other programs use the processors.
+    ask_first : bool
+        Use a new model that passed the judging only when the person says so.
     """
 
     paused: bool = False
     hours: str = Field(default="", pattern=HOURS)
     threads: int | None = Field(default=None, ge=1)
     new_cases: int = Field(default=0, ge=0)
+    when_idle: bool = False
+    ask_first: bool = False
 
     @classmethod
     def read(cls, path: Path) -> "SiteSettings":
@@ -53,7 +63,9 @@ class SiteSettings(Options):
         """Write the settings in one step."""
         write_text_atomically(path, self.model_dump_json(indent=2) + "\n")
 
-    def declines(self, now: datetime.time, new_cases: int) -> str:
+    def declines(
+        self, now: datetime.time, new_cases: int, load: Callable[[], float] = machine_load
+    ) -> str:
         """Say why a round is declined now, "" when it is not.
 
         Parameters
@@ -62,6 +74,8 @@ class SiteSettings(Options):
             Local time of day.
         new_cases : int
             Training cases that came since the last training.
+        load : callable
+            Returns the share of the processors in use, 0 to 1; asked only when it matters.
         """
         if self.paused:
             return "This site is paused; it takes part again when the pause is ended."
@@ -71,5 +85,10 @@ class SiteSettings(Options):
             return (
                 f"There are {new_cases} new training cases since the last training, and this site "
                 f"waits for {self.new_cases}; the round was declined."
+            )
+        if self.when_idle and (used := load()) > _IDLE_BELOW:
+            return (
+                f"Other programs use {used:.0%} of this computer's processors, and this site "
+                "trains when they are idle; the round was declined."
             )
         return ""

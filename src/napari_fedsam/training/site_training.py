@@ -101,8 +101,10 @@ def train_at_site(
         )
     after = _dice(model, held_out, cache)
     shared, local = model.shared_state(), model.local_state()
-    version = versions.save(shared, local, round=0, recipe_hash=recipe.hash, dice=after)
     used = bool(held_out) and _mean(after) >= _mean(before)
+    version = versions.save(
+        shared, local, round=0, recipe_hash=recipe.hash, dice=after, passed=used
+    )
     if used:
         versions.activate(version.number)
     return SiteTrainingResult(

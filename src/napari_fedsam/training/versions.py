@@ -51,6 +51,8 @@ class Version(BaseModel):
         Mean Dice on this site's held-out cases by kind of prompt; None without such cases.
     sha256 : dict
         Checksums of the parameter files.
+    passed : bool
+        Whether it did no worse than the model in use at the time.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,6 +63,7 @@ class Version(BaseModel):
     created: datetime
     dice: dict[str, float | None]
     sha256: dict[str, str]
+    passed: bool = False
 
     @property
     def label(self) -> str:
@@ -112,6 +115,7 @@ class VersionStore:
         round: int,  # noqa: A002
         recipe_hash: str,
         dice: Mapping[str, float | None],
+        passed: bool = False,
     ) -> Version:
         """Keep a version, durable before this returns; it is not activated.
 
@@ -121,6 +125,8 @@ class VersionStore:
         round : int
         recipe_hash : str
         dice : mapping of kind of prompt to mean Dice or None
+        passed : bool
+            Whether it did no worse than the model in use.
 
         Raises
         ------
@@ -140,6 +146,7 @@ class VersionStore:
                     created=datetime.now(UTC),
                     dice=dict(dice),
                     sha256={name: sha256_of(temporary / name) for name in (_SHARED, _LOCAL)},
+                    passed=passed,
                 )
                 write_text_atomically(temporary / _RECORD, version.model_dump_json(indent=2))
                 for name in (_SHARED, _LOCAL):

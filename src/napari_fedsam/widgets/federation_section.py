@@ -7,16 +7,28 @@ from qtpy.QtGui import QDragEnterEvent, QDropEvent, QGuiApplication
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QWidget
 from superqt import QToggleSwitch
 
+from napari_fedsam.federation.site_settings import SiteSettings
 from napari_fedsam.federation.site_state import Phase, SiteState
 from napari_fedsam.widgets.dice_plot import DicePlot
 from napari_fedsam.widgets.section_parts import button, column, row, words
+
+_DEFAULTS = SiteSettings()
+_SETTINGS = (
+    ("paused", "Pause", "Stay connected, but decline every round"),
+    ("when_idle", "When idle", "Decline rounds while other programs use this computer"),
+    (
+        "ask_first",
+        "Ask first",
+        "Use a new model that did no worse only after you say so in the section Model",
+    ),
+)
 
 
 class FederationSection(QWidget):
     """Coordinator, one toggle, the state in words, and what was exchanged.
 
     Signals: `join_wanted`, `leave_wanted`, `invitation_chosen` (path), `key_wanted`,
-    `test_wanted`, `audit_wanted`, `pause_wanted` (whether).
+    `test_wanted`, `audit_wanted`, `setting_wanted` (name in `SiteSettings`, whether).
     """
 
     join_wanted = Signal()
@@ -25,7 +37,7 @@ class FederationSection(QWidget):
     key_wanted = Signal()
     test_wanted = Signal()
     audit_wanted = Signal()
-    pause_wanted = Signal(bool)
+    setting_wanted = Signal(str, bool)
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,9 +59,7 @@ class FederationSection(QWidget):
         self.audit = button(
             "What was sent…", self.audit_wanted.emit, "See every message that left this site"
         )
-        self.pause = QCheckBox("Pause")
-        self.pause.setToolTip("Stay connected, but decline every round")
-        self.pause.toggled.connect(self.pause_wanted)
+        self.settings = {name: self._setting(name, text, tip) for name, text, tip in _SETTINGS}
         self.toggle = QToggleSwitch("Take part")
         self.toggle.setToolTip(
             "Train on the kept cases in the background and exchange shared parameters; scans, "
@@ -65,12 +75,21 @@ class FederationSection(QWidget):
         layout.addWidget(self.address)
         layout.addWidget(row(self.choose_invitation, self.copy_key))
         layout.addWidget(row(self.test, self.audit))
-        layout.addWidget(row(self.toggle, self.pause))
+        layout.addWidget(self.toggle)
+        layout.addWidget(row(*self.settings.values()))
         for label in (self.state, self.message, self.numbers, self.plot):
             layout.addWidget(label)
         self.show_state(SiteState())
 
-    def show_state(self, state: SiteState, *, changing: str = "", paused: bool = False) -> None:
+    def _setting(self, name: str, text: str, tip: str) -> QCheckBox:
+        box = QCheckBox(text)
+        box.setToolTip(tip)
+        box.toggled.connect(lambda checked: self.setting_wanted.emit(name, checked))
+        return box
+
+    def show_state(
+        self, state: SiteState, *, changing: str = "", settings: SiteSettings = _DEFAULTS
+    ) -> None:
         """Show where the site stands.
 
         Parameters
@@ -78,8 +97,8 @@ class FederationSection(QWidget):
         state : SiteState
         changing : str
             Words for a join or leave under way, during which the toggle cannot be used.
-        paused : bool
-            Whether rounds are declined.
+        settings : SiteSettings
+            What the user has set.
         """
         has_invitation = bool(state.address)
         self.address.setText(
@@ -98,9 +117,10 @@ class FederationSection(QWidget):
         self.numbers.setVisible(has_invitation)
         self.plot.show_history(state.dice_history)
         self.test.setEnabled(has_invitation)
-        self.pause.setVisible(has_invitation)
-        with QSignalBlocker(self.pause):
-            self.pause.setChecked(paused)
+        for name, box in self.settings.items():
+            box.setVisible(has_invitation)
+            with QSignalBlocker(box):
+                box.setChecked(getattr(settings, name))
         taking_part = state.phase is not Phase.OFFLINE
         self.toggle.setEnabled((has_invitation or taking_part) and not changing)
         self.choose_invitation.setEnabled(not taking_part and not changing)

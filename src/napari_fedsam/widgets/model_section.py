@@ -71,12 +71,7 @@ class ModelSection(QWidget):
         self.use_newest.setVisible(version is not None)
         if version is not None:
             self.use_newest.setText(f"Use the model of {version.label.split(',')[0]}")
-            was_judged = any(dice is not None for dice in version.dice.values())
-            self.use_newest.setToolTip(
-                "Newer than the model in use, but it did worse on this site's held-out cases"
-                if was_judged
-                else "Newer than the model in use, but this site has no held-out cases to judge it"
-            )
+            self.use_newest.setToolTip(f"Newer than the model in use{_why_unused(version)}")
 
     def show_choice(self, choice: str) -> None:
         """Show which model was chosen."""
@@ -109,3 +104,11 @@ class ModelSection(QWidget):
         if choice:
             self._choice = choice
             self.model_chosen.emit(choice)
+
+
+def _why_unused(version: Version) -> str:
+    if version.passed:
+        return "; it did no worse on this site's held-out cases"
+    if any(dice is not None for dice in version.dice.values()):
+        return ", but it did worse on this site's held-out cases"
+    return ", but this site has no held-out cases to judge it"

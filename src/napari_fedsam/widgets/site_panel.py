@@ -10,6 +10,7 @@ from napari_fedsam.errors import FedSamError
 from napari_fedsam.federation.connection_test import Check
 from napari_fedsam.federation.invitation import Invitation
 from napari_fedsam.federation.site import Site
+from napari_fedsam.federation.site_settings import SiteSettings
 from napari_fedsam.federation.site_state import Phase
 from napari_fedsam.widgets.background import Background
 from napari_fedsam.widgets.federation_audit import AuditDialog
@@ -45,7 +46,7 @@ class SitePanel(QObject):
         section.key_wanted.connect(self._copy_key)
         section.test_wanted.connect(self.test_connection)
         section.audit_wanted.connect(self.show_audit)
-        section.pause_wanted.connect(self._pause)
+        section.setting_wanted.connect(self._set)
         self._show()
 
     @property
@@ -129,16 +130,16 @@ class SitePanel(QObject):
         self._changed()
         self._tell(error)
 
-    def _is_paused(self) -> bool:
+    def _settings(self) -> SiteSettings:
         try:
-            return self.site.settings.paused
+            return self.site.settings
         except FedSamError:
             # Told where it matters: when a setting is changed, and when a round is declined.
-            return False
+            return SiteSettings()
 
-    def _pause(self, paused: bool) -> None:
+    def _set(self, name: str, wanted: bool) -> None:
         try:
-            self.site.change_settings(paused=paused)
+            self.site.change_settings(**{name: wanted})
         except FedSamError as error:
             self._tell(error)
 
@@ -149,4 +150,6 @@ class SitePanel(QObject):
             self._tell(error)
 
     def _show(self) -> None:
-        self._section.show_state(self.site.state, changing=self._changing, paused=self._is_paused())
+        self._section.show_state(
+            self.site.state, changing=self._changing, settings=self._settings()
+        )
