@@ -2,11 +2,13 @@
 
 import importlib
 import os
+import time
 
 import httpx
 import pytest
 from flwr.app import Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
+from flwr.proto.fleet_pb2 import ActivateNodeRequest
 from flwr.proto.run_pb2 import GetRunRequest
 from flwr.supercore.fab import Fab
 from flwr.supercore.inflatable.inflatable_object import get_object_tree
@@ -186,3 +188,21 @@ def test_what_cannot_be_recorded_does_not_leave_and_the_node_goes_on(guard, file
     files.audit.mkdir()
     wire = send_through(guard, Message(Error(1, "crashed"), reply_to=instruction))
     assert (wire.sent, wire.pushed) == ([], {})
+
+
+@pytest.mark.parametrize(
+    ("age", "error"), [(5, httpx.TransportError), (600, httpx.HTTPStatusError)]
+)
+def test_a_node_after_a_killed_one_tries_again_until_that_is_given_up(
+    guard, files, monkeypatch, age, error
+):
+    files.node.write_text("{}")
+    os.utime(files.node, (time.time() - age,) * 2)
+    files.end_node()
+    assert not files.node.exists()
+    client = guard._observed_client()("https://127.0.0.1:1")
+    refusal = httpx.MockTransport(lambda _request: httpx.Response(412))
+    client._client = httpx.Client(transport=refusal)
+    with pytest.raises(error):
+        client.ActivateNode(ActivateNodeRequest())
+    client.close()

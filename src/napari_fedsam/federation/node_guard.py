@@ -8,6 +8,7 @@ import inspect
 import json
 import logging
 import os
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -34,6 +35,8 @@ from napari_fedsam.federation.site_status import SiteStatus, update_status
 from napari_fedsam.files import write_text_atomically
 
 SUPPORTED_FLOWER = "1.41.0"
+# Flower's patience with a silent node, and the longest pause between two attempts.
+_MISSED_SECONDS = 60.0 + 30.0
 
 _log = logging.getLogger(__name__)
 
@@ -207,10 +210,19 @@ class NodeGuard:
         return polling
 
     def _observed_client(self) -> type[FleetHttpClient]:
-        contact = self._files.node
+        contact, missed = self._files.node, self._may_still_be_missed
 
         class ObservedFleetClient(FleetHttpClient):  # type: ignore[misc]
             """Flower's client; a successful exchange touches the node file once it exists."""
+
+            def ActivateNode(self, request: Any) -> Any:  # noqa: N802
+                try:
+                    return super().ActivateNode(request)
+                except httpx.HTTPStatusError as error:
+                    refused = error.response.status_code == httpx.codes.PRECONDITION_FAILED
+                    if not (refused and missed()):
+                        raise
+                    raise httpx.RemoteProtocolError(str(error)) from error
 
             def _unary_unary(self, **request: Any) -> Any:
                 try:
@@ -227,6 +239,17 @@ class NodeGuard:
                 return response
 
         return ObservedFleetClient
+
+    def _may_still_be_missed(self) -> bool:
+        """Tell whether SuperLink may still count the node before this one, if it was killed.
+
+        It refuses a second one until heartbeats have been missing for long enough, in the words in
+        which it refuses an unknown key.
+        """
+        try:
+            return time.time() - self._files.last_node.stat().st_mtime < _MISSED_SECONDS
+        except FileNotFoundError:
+            return False
 
     def _tell_connected(self, node_id: int) -> None:
         content = json.dumps({"node_id": str(node_id), "pid": os.getpid()})

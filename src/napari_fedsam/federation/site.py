@@ -147,7 +147,7 @@ class Site:
         try:
             # Left over from a program that was killed.
             self._table.end_all()
-            self.files.node.unlink(missing_ok=True)
+            self.files.end_node()
             ensure_key_pair(self.files.folder)
             if detached:
                 # The node takes the lock over and holds it as long as it lives.
@@ -166,7 +166,7 @@ class Site:
         """End every process that a join started, from any program; takes up to a few seconds."""
         with self._changing:
             self._table.end_all(gently=[NODE])
-            self.files.node.unlink(missing_ok=True)
+            self.files.end_node()
             self._lock.release(force=True)
             atexit.unregister(self.leave)
             self.refresh()

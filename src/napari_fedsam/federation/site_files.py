@@ -1,5 +1,6 @@
 """Where the parts of a federation lie inside a site's folder."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +76,16 @@ class SiteFiles:
     def node(self) -> Path:
         """Return the file that the connected node writes; its time is the last contact."""
         return self.folder / "node.json"
+
+    @property
+    def last_node(self) -> Path:
+        """Return the same file of the node before, after which one may have to wait."""
+        return self.folder / "last-node.json"
+
+    def end_node(self) -> None:
+        """Note that no node is connected, and when the last one was."""
+        with contextlib.suppress(FileNotFoundError):
+            self.node.replace(self.last_node)
 
     @property
     def audit(self) -> Path:
