@@ -1,5 +1,6 @@
 """Each test patches Flower in this process, so the patched modules are put back afterwards."""
 
+import contextlib
 import importlib
 import os
 import time
@@ -12,6 +13,7 @@ from flwr.proto.fleet_pb2 import ActivateNodeRequest
 from flwr.proto.run_pb2 import GetRunRequest
 from flwr.supercore.fab import Fab
 from flwr.supercore.inflatable.inflatable_object import get_object_tree
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 
 from napari_fedsam.federation.audit import read_audit
 from napari_fedsam.federation.bundle import build_bundle, bundle_hash
@@ -156,6 +158,24 @@ def test_asking_for_the_next_message_means_that_the_update_has_left(guard, files
     update_status(files.status, phase=Phase.SENDING)
     assert guard._polling(lambda: "next")() == "next"
     assert SiteStatus.read(files.status).phase is Phase.WAITING
+
+
+def test_an_update_that_was_not_handed_over_is_not_said_to_be_sent(guard, files):
+    @contextlib.contextmanager
+    def connection():
+        def push(_run, _session, _object, _content):
+            raise ObjectPushError("object", 1, "session")
+
+        yield (1, lambda: None, None, None, None, None, push, None)
+
+    with guard._guarded(connection)() as (_, receive, _, _, _, _, push, _):
+        update_status(files.status, phase=Phase.SENDING, message="Sending")
+        with pytest.raises(ObjectPushError):
+            push(1, "session", "object", b"")
+        receive()
+    status = SiteStatus.read(files.status)
+    assert status.phase is Phase.WAITING
+    assert "this round goes on without this site" in status.message
 
 
 def test_every_successful_exchange_is_remembered(guard, files, monkeypatch):

@@ -139,11 +139,11 @@ class NodeGuard:
                 yield (
                     node_id,
                     self._polling(receive),
-                    self._coded_errors(send, push),
+                    self._telling_loss(self._coded_errors(send, push)),
                     get_run,
                     self._checked_bundles(get_fab),
                     pull,
-                    push,
+                    self._telling_loss(push),
                     confirm,
                 )
 
@@ -199,6 +199,22 @@ class NodeGuard:
             return set(), session
 
         return coded
+
+    def _telling_loss(self, hand_over: Callable[..., Any]) -> Callable[..., Any]:
+        """Tell when a reply could not be handed over: Flower drops it and goes on."""
+
+        def telling(*args: Any) -> Any:
+            try:
+                return hand_over(*args)
+            except Exception:
+                self._tell(
+                    phase=Phase.WAITING,
+                    message="The update could not be handed over (the connection was away for too "
+                    "long, or the round has ended); this round goes on without this site.",
+                )
+                raise
+
+        return telling
 
     def _polling(self, receive: Callable[[], Any]) -> Callable[[], Any]:
         def polling() -> Any:
