@@ -12,7 +12,7 @@ from napari_fedsam.cases.store import CaseStore
 from napari_fedsam.imaging.geometry import Geometry
 from napari_fedsam.imaging.scan import Scan
 from napari_fedsam.sam.errors import PromptError
-from napari_fedsam.sam.predictor import Prediction
+from napari_fedsam.sam.prediction import Prediction
 
 DISC = 3.0
 

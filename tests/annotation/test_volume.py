@@ -16,7 +16,7 @@ from napari_fedsam.annotation.volume_tools import (
     measure,
     smooth,
 )
-from napari_fedsam.sam.predictor import Prediction
+from napari_fedsam.sam.prediction import Prediction
 
 SHAPE = (30, 30)
 SPACING = (3.0, 1.0, 0.5)

@@ -6,7 +6,7 @@ import SimpleITK as sitk
 
 from napari_fedsam.annotation.worklist_proposal import SLICES, propose_scan
 from napari_fedsam.imaging.errors import ImagingError
-from napari_fedsam.sam.predictor import Prediction
+from napari_fedsam.sam.prediction import Prediction
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from scipy import ndimage
 from napari_fedsam.annotation.ask import Ask, Click, Correction, Painting, Path, Scribble
 from napari_fedsam.annotation.bit_mask import BitMask
 from napari_fedsam.annotation.drawing import pixels_of_line, pixels_within
-from napari_fedsam.sam.predictor import ImageEmbedding, Prediction, Predictor
+from napari_fedsam.sam.prediction import ImageEmbedding, Prediction
+from napari_fedsam.sam.predictor import Predictor
 from napari_fedsam.sam.prompts import Box, box_of_mask
 
 _FEWEST_PIXELS = 8

@@ -13,7 +13,7 @@ from napari_fedsam.annotation.slices import SliceKey
 from napari_fedsam.annotation.viewpoint import Viewpoint
 from napari_fedsam.annotation.work import EncodeWork, PredictWork, Preview, Work
 from napari_fedsam.errors import FedSamError
-from napari_fedsam.sam.predictor import ImageEmbedding
+from napari_fedsam.sam.prediction import ImageEmbedding
 
 
 class Answering:

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Hashable
 
-from napari_fedsam.sam.predictor import ImageEmbedding
+from napari_fedsam.sam.prediction import ImageEmbedding
 
 CAPACITY = 24
 """Slices kept; one takes 4 MiB (LiteMedSAM and segment-anything alike)."""

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_fedsam.sam.embedding_store import EmbeddingStore
-from napari_fedsam.sam.predictor import ImageEmbedding, Predictor
+from napari_fedsam.sam.prediction import ImageEmbedding
+from napari_fedsam.sam.predictor import Predictor
 from napari_fedsam.sam.stored_encoding import encode_stored
 
 

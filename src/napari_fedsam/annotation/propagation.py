@@ -10,7 +10,8 @@ from scipy import ndimage
 
 from napari_fedsam.annotation.answer import answer
 from napari_fedsam.annotation.ask import Ask
-from napari_fedsam.sam.predictor import ImageEmbedding, Predictor
+from napari_fedsam.sam.prediction import ImageEmbedding
+from napari_fedsam.sam.predictor import Predictor
 
 Mask = NDArray[np.bool_]
 

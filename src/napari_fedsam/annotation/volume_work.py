@@ -17,7 +17,7 @@ from napari_fedsam.annotation.slices import SliceKey
 from napari_fedsam.annotation.work import Place
 from napari_fedsam.imaging.scan import Scan
 from napari_fedsam.imaging.window import Window, apply_window
-from napari_fedsam.sam.predictor import ImageEmbedding
+from napari_fedsam.sam.prediction import ImageEmbedding
 
 Mask = NDArray[np.bool_]
 

@@ -16,7 +16,7 @@ from napari_fedsam.annotation.ask import Ask
 from napari_fedsam.annotation.model_in_use import ModelInUse
 from napari_fedsam.annotation.slices import SliceKey
 from napari_fedsam.imaging.window import Window, apply_window
-from napari_fedsam.sam.predictor import ImageEmbedding, Prediction
+from napari_fedsam.sam.prediction import ImageEmbedding, Prediction
 
 
 @dataclass(frozen=True)

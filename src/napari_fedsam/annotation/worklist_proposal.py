@@ -14,7 +14,7 @@ from napari_fedsam.annotation.viewpoint import Viewpoint
 from napari_fedsam.annotation.worklist import Proposal
 from napari_fedsam.imaging.readers import read_scan
 from napari_fedsam.imaging.window import apply_window
-from napari_fedsam.sam.predictor import Prediction
+from napari_fedsam.sam.prediction import Prediction
 
 SLICES = 5
 """How many slices of a scan are looked at, evenly spread."""

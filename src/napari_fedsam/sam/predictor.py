@@ -1,7 +1,6 @@
 """Encode an image once, answer many prompts."""
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -20,97 +19,13 @@ from napari_fedsam.sam.decoding import FastDecoder
 from napari_fedsam.sam.errors import PromptError
 from napari_fedsam.sam.fast_encoder import FastEncoder
 from napari_fedsam.sam.host_memory import keep_freed_memory
-from napari_fedsam.sam.preprocessing import logits_to_image, mask_to_input, resized_shape
+from napari_fedsam.sam.prediction import DecodedMasks, ImageEmbedding, Prediction
+from napari_fedsam.sam.preprocessing import mask_to_input
 from napari_fedsam.sam.prompts import Box, Prompts, box_of_mask
 from napari_fedsam.sam.protocol import PromptableModel
 
 FOLLOW_MARGINS = (-0.1, -0.05, 0.0, 0.05, 0.1, 0.2)
 """How much larger than a mask's box the true one may be, as a part of its width and height."""
-
-
-@dataclass(frozen=True, eq=False)
-class ImageEmbedding:
-    """An encoded image.
-
-    Parameters
-    ----------
-    features : float32 tensor of shape (1, 256, h, w)
-    image_shape : (H, W)
-        The image's size in pixels.
-    """
-
-    features: torch.Tensor
-    image_shape: tuple[int, int]
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """The answer to a prompt.
-
-    Parameters
-    ----------
-    mask : bool array of shape (H, W)
-        At the image's resolution.
-    score : float
-        The IoU that the model predicts for its own mask.
-    low_res_logits : float32 array of shape (h, w)
-        The decoder's output, covering the padded square; 0 is the mask's edge.
-    """
-
-    mask: NDArray[np.bool_]
-    score: float
-    low_res_logits: NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class _Decoded:
-    """Decoded masks for a batch of B prompts on one image.
-
-    They are compared with each other on the decoder's own grid, the image's part of the padded
-    square; only what is answered is brought to the image's resolution.
-
-    Parameters
-    ----------
-    low_res : float32 tensor of shape (B, h, w)
-    scores : list of B floats
-    image_shape : (H, W)
-    input_size : int
-        The encoder's input size in pixels.
-    """
-
-    low_res: torch.Tensor
-    scores: list[float]
-    image_shape: tuple[int, int]
-    input_size: int
-
-    @property
-    def _scale(self) -> float:
-        """Grid pixels in an image pixel."""
-        return float(self.low_res.shape[-1]) / max(self.image_shape)
-
-    @cached_property
-    def grid_masks(self) -> list[NDArray[np.bool_]]:
-        """The masks on the grid."""
-        height, width = resized_shape(self.image_shape, self.low_res.shape[-1])
-        return list((self.low_res[:, :height, :width] > 0).cpu().numpy())
-
-    def on_grid(self, prompts: Prompts) -> Prompts:
-        """Return the clicks in pixels of the grid."""
-        return Prompts((prompts.points + 0.5) * self._scale - 0.5, prompts.labels)
-
-    def tight_box(self, index: int) -> Box | None:
-        """Return the box of a mask in pixels of the image; None for an empty mask."""
-        box = box_of_mask(self.grid_masks[index])
-        if box is None:
-            return None
-        x0, y0, x1, y1 = ((edge + 0.5) / self._scale - 0.5 for edge in box)
-        return x0, y0, x1, y1
-
-    def prediction(self, index: int) -> Prediction:
-        """Return one of the answers at the image's resolution."""
-        low_res = self.low_res[index]
-        full = logits_to_image(low_res[None, None], self.image_shape, self.input_size)
-        return Prediction((full[0, 0] > 0).cpu().numpy(), self.scores[index], low_res.cpu().numpy())
 
 
 class Predictor:
@@ -382,11 +297,11 @@ class Predictor:
         points: tuple[torch.Tensor, torch.Tensor] | None = None,
         boxes: torch.Tensor | None = None,
         logits: torch.Tensor | None = None,
-    ) -> _Decoded:
+    ) -> DecodedMasks:
         low_res, scores = self._decoder(
             embedding.features, points=points, boxes=boxes, logits=logits, structure=structure
         )
-        return _Decoded(
+        return DecodedMasks(
             low_res[:, 0], scores[:, 0].tolist(), embedding.image_shape, self.model.input_size
         )
 

@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from napari_fedsam.sam.embedding_store import EmbeddingStore
-from napari_fedsam.sam.predictor import ImageEmbedding, Predictor
+from napari_fedsam.sam.prediction import ImageEmbedding
+from napari_fedsam.sam.predictor import Predictor
 
 
 def encode_stored(

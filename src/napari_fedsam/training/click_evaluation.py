@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_fedsam.sam.predictor import ImageEmbedding, Prediction, Predictor
+from napari_fedsam.sam.prediction import ImageEmbedding, Prediction
+from napari_fedsam.sam.predictor import Predictor
 from napari_fedsam.sam.prompts import Prompts
 from napari_fedsam.training.click_simulation import Click, next_click
 from napari_fedsam.training.metrics import dice

@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_fedsam.sam.predictor import ImageEmbedding, Predictor
+from napari_fedsam.sam.prediction import ImageEmbedding
+from napari_fedsam.sam.predictor import Predictor
 from napari_fedsam.sam.prompts import Prompts, box_of_mask, deepest_point
 from napari_fedsam.training.metrics import dice
 from napari_fedsam.training.progress import Progress, ProgressMeter

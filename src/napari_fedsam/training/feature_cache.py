@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from napari_fedsam.files import atomic_path, make_private_folder
 from napari_fedsam.sam.encoder_split import EncoderSplit
-from napari_fedsam.sam.predictor import ImageEmbedding
+from napari_fedsam.sam.prediction import ImageEmbedding
 from napari_fedsam.sam.protocol import PromptableModel
 
 _log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from qtpy.QtCore import QObject, QTimer
 from napari_fedsam.annotation.session import AnnotationSession
 from napari_fedsam.annotation.work import EncodeWork
 from napari_fedsam.errors import FedSamError
-from napari_fedsam.sam.predictor import ImageEmbedding
+from napari_fedsam.sam.prediction import ImageEmbedding
 from napari_fedsam.widgets.background import Background, Done, Failed
 from napari_fedsam.widgets.inference import InferenceLoop
 

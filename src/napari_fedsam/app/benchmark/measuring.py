@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_fedsam.app.benchmark.results import RunTables
-from napari_fedsam.sam.predictor import ImageEmbedding, Predictor
+from napari_fedsam.sam.prediction import ImageEmbedding
+from napari_fedsam.sam.predictor import Predictor
 from napari_fedsam.training.click_evaluation import clicks_to, dice_after_clicks
 from napari_fedsam.training.evaluation import PromptKind, prompts_for
 from napari_fedsam.training.metrics import dice
