@@ -59,18 +59,19 @@ class LoraQkv(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Project (..., d) to (..., 3 * d)."""
         base: torch.Tensor = self.projection(x)
-        updates = {
-            name: F.linear(F.linear(x, a), b) * self.scale
-            for name, a, b in zip(self.targets, self.lora_a, self.lora_b, strict=True)
-        }
-        nothing = torch.zeros_like(next(iter(updates.values())))
-        update = torch.stack([updates.get(name, nothing) for name in _QKV], dim=-2)
+        return base + F.linear(F.linear(x, self.lora_a.flatten(0, 1)), self._up())
+
+    def _up(self) -> torch.Tensor:
+        """Return all second matrices as one, (3 * d, targets * rank), in the outputs' order."""
+        count, width, rank = self.lora_b.shape
+        # Small matrices are put in order, so that the many tokens need not be.
+        up = self.lora_b.new_zeros(3, width, count, rank)
+        for number, name in enumerate(self.targets):
+            up[_QKV.index(name), :, number] = self.lora_b[number] * self.scale
         if self.layout == "per_head":
-            # (..., 3, heads * d_h) -> (..., heads, 3, d_h)
-            update = update.unflatten(-1, (self.heads, -1)).transpose(-2, -3)
-            update = update.flatten(-2)
-        projected: torch.Tensor = base + update.flatten(-2)
-        return projected
+            # (3, heads * d_h) -> (heads, 3, d_h)
+            up = up.unflatten(1, (self.heads, -1)).transpose(0, 1)
+        return up.reshape(3 * width, count * rank)
 
 
 class LoraLinear(nn.Module):
