@@ -17,6 +17,7 @@ from napari_fedsam.sam.click_search import (
     most_consistent,
     self_consistency,
     steadiness,
+    unclicked_components,
 )
 
 SHAPE = (60, 90)
@@ -163,6 +164,18 @@ def test_self_consistency() -> None:
     assert self_consistency(a, b) == pytest.approx(0.5**0.5)
     assert self_consistency(a, ~a) == 0.0
     assert self_consistency(np.zeros_like(a), np.zeros_like(a)) == 0.0
+
+
+def test_components_with_a_negative_click_go() -> None:
+    mask = np.zeros((10, 30), np.bool_)
+    mask[2:5, 2:5], mask[2:5, 10:15] = True, True
+    kept = unclicked_components(mask, Prompts(np.array([[3, 3], [12, 3]]), np.array([True, False])))
+    assert kept[3, 3]
+    assert kept.sum() == 9
+    beside = Prompts(np.array([[28, 9]]), np.array([False]))
+    assert unclicked_components(mask, beside) is mask
+    everywhere = Prompts(np.array([[3, 3], [12, 3]]), np.array([False, False]))
+    assert unclicked_components(mask, everywhere) is mask
 
 
 def test_only_clicked_components_stay() -> None:

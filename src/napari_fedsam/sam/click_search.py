@@ -274,6 +274,24 @@ def clicked_components(
     return np.isin(components, list(wanted)) if 0 < len(wanted) < count else mask
 
 
+def unclicked_components(mask: NDArray[np.bool_], prompts: Prompts) -> NDArray[np.bool_]:
+    """Drop the components of a mask of shape (H, W) that have a negative click.
+
+    The mask itself is returned where nothing is dropped, or nothing would be left.
+    """
+    from scipy import ndimage
+
+    components, count = ndimage.label(mask)
+    height, width = mask.shape
+    columns = np.clip(np.rint(prompts.negatives[:, 0]).astype(int), 0, width - 1)
+    rows = np.clip(np.rint(prompts.negatives[:, 1]).astype(int), 0, height - 1)
+    unwanted = set(components[rows, columns].tolist()) - {0}
+    if not 0 < len(unwanted) < count:
+        return mask
+    kept: NDArray[np.bool_] = mask & ~np.isin(components, list(unwanted))
+    return kept
+
+
 def overlapping_components(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Keep the components of a mask that overlap another mask of the same shape (H, W)."""
     from scipy import ndimage

@@ -14,6 +14,7 @@ from napari_fedsam.sam.click_search import (
     most_consistent,
     overlapping_components,
     self_consistency,
+    unclicked_components,
 )
 from napari_fedsam.sam.decoding import FastDecoder
 from napari_fedsam.sam.errors import PromptError
@@ -112,18 +113,36 @@ class Predictor:
             )
         if not clicked or "point" in self.model.prompt_kinds:
             direct = self._decode_one(embedding, prompts, structure, previous)
-            if not self._may_search(prompts) or agreement(direct.mask, prompts) == 1.0:
+            if not clicked or "none" not in self.model.prompt_kinds:
                 return direct
+            # A personalised model may have learnt little of clicks yet: other ways compete.
+            others = self._other_ways(embedding, prompts, structure, previous)
+            return max(
+                (direct, *others), key=lambda each: (agreement(each.mask, prompts), each.score)
+            )
         if not len(prompts.positives):
             return self._without_negatives(embedding, prompts, structure, previous)
         return self._search(embedding, prompts, structure, previous)
 
-    def _may_search(self, prompts: Prompts) -> bool:
-        """Whether boxes may do better where a click's own answer misses it.
-
-        That is so for a personalised model, which may have learnt little of clicks yet.
-        """
-        return len(prompts.positives) > 0 and "none" in self.model.prompt_kinds
+    def _other_ways(
+        self,
+        embedding: ImageEmbedding,
+        prompts: Prompts,
+        structure: int | None,
+        previous: Prediction | None,
+    ) -> list[Prediction]:
+        """Answer clicks otherwise than by the decoder's own understanding of them."""
+        if len(prompts.positives):
+            return [self._search(embedding, prompts, structure, previous)]
+        if previous is None or prompts.box is not None:
+            return []
+        kept = unclicked_components(previous.mask, prompts)
+        ways = [] if kept is previous.mask else [self.redrawn(kept, previous)]
+        anchored = _anchored(previous.mask, prompts)
+        if anchored is not None:
+            # From nothing: what is wrong with the answer so far would only come back.
+            ways.append(self.predict(embedding, anchored, structure=structure))
+        return ways
 
     def set_image(self, image: NDArray[np.uint8]) -> None:
         """Encode an image and keep it for `predict_current`."""
@@ -279,14 +298,9 @@ class Predictor:
             previous = self._decode_one(embedding, base, structure, None)
         if agreement(previous.mask, prompts) == 1.0:
             return previous
-        anchor = _far_point(previous.mask, prompts)
-        if anchor is None:
+        anchored = _anchored(previous.mask, prompts)
+        if anchored is None:
             return Prediction(np.zeros_like(previous.mask), previous.score, previous.low_res_logits)
-        anchored = Prompts(
-            points=np.concatenate([[anchor], prompts.negatives]),
-            labels=np.array([True] + [False] * len(prompts.negatives)),
-            box=prompts.box,
-        )
         return self.predict(embedding, anchored, structure=structure, previous=previous)
 
     def _decode(
@@ -340,6 +354,18 @@ def _grown(box: Box, by: float) -> Box:
     """Grow a box on each side by a part of its width and height."""
     across, down = (by * (high - low) for low, high in ((box[0], box[2]), (box[1], box[3])))
     return box[0] - across, box[1] - down, box[2] + across, box[3] + down
+
+
+def _anchored(mask: NDArray[np.bool_], prompts: Prompts) -> Prompts | None:
+    """Add a positive click on what negative clicks leave of a mask; None where that is nothing."""
+    anchor = _far_point(mask, prompts)
+    if anchor is None:
+        return None
+    return Prompts(
+        points=np.concatenate([[anchor], prompts.negatives]),
+        labels=np.array([True] + [False] * len(prompts.negatives)),
+        box=prompts.box,
+    )
 
 
 def _far_point(mask: NDArray[np.bool_], prompts: Prompts) -> NDArray[np.float32] | None:
