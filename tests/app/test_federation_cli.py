@@ -102,8 +102,13 @@ def test_a_site_tests_its_connection_and_fails_with_a_status(coordinator, folder
 def test_settings_are_changed_one_by_one(folder, type_in):
     type_in("site", "settings", "--folder", folder, "--pause", "--threads", 2)
     shown = type_in("site", "settings", "--folder", folder, "--hours", "22:00-06:00")
-    assert shown == "paused: True hours: 22:00-06:00 threads: 2 new_cases: 0"
+    assert shown == (
+        "paused: True hours: 22:00-06:00 threads: 2 new_cases: 0 when_idle: False ask_first: False"
+    )
     assert "paused: False" in type_in("site", "settings", "--folder", folder, "--resume")
+    type_in("site", "settings", "--folder", folder, "--when-idle", "--ask-first")
+    shown = type_in("site", "settings", "--folder", folder, "--use-at-once")
+    assert shown.endswith("when_idle: True ask_first: False")
 
 
 def test_the_audit_log_is_listed_and_exported(folder, type_in, tmp_path):
