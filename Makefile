@@ -1,6 +1,7 @@
 # make setup   install everything into .venv (once; again when the dependencies change)
 # make demo    the whole loop on the embedded sample; without a display it runs unattended
-# make test    the tests, with coverage
+# make test    the tests
+# make coverage   the tests, a third slower, and which lines they reach
 # make test-faults   everything that can fail in a federation, with real processes (minutes)
 # make lint    the style, type and layer checks
 
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup demo test test-faults lint
+.PHONY: setup demo test coverage test-faults lint
 
 setup: $(INSTALLED)
 
@@ -27,6 +28,9 @@ endif
 # PYTEST_ARGS narrows a run down: make test PYTEST_ARGS="tests/imaging -x"
 test: $(INSTALLED)
 	scripts/with_display.sh scripts/run_tests.sh $(BIN)/python $(PYTEST_ARGS)
+
+coverage: $(INSTALLED)
+	COVER=1 scripts/with_display.sh scripts/run_tests.sh $(BIN)/python
 
 test-faults: $(INSTALLED)
 	$(BIN)/python -m pytest -m faults tests/federation

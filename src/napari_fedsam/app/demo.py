@@ -214,7 +214,7 @@ class _Story:
             if state.phase is Phase.ERROR:
                 raise FedSamError(f"The window could not join: {state.message}")
             window.screenshot("joined", federation=True)
-        with self._timed(f"{self.plan.size.rounds} rounds"):
+        with self._timed("rounds"):
             rounds.start()
             window.wait(
                 lambda: state.phase is Phase.TRAINING or not rounds.is_alive(),

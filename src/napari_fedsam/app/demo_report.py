@@ -44,9 +44,10 @@ class SiteReport:
 
 def show(sites: list[SiteReport], seconds: Mapping[str, float], rounds: int) -> None:
     """Print the sites and the seconds of each phase."""
+    after = "1 round" if rounds == 1 else f"{rounds} rounds"
     table = Table(
         "site", "proposal before", "after", "one click before", "after", "MB sent", "model",
-        title=f"Dice on held-out images, before and after {rounds} rounds (research use only)",
+        title=f"Dice on held-out images, before and after {after} (research use only)",
     )  # fmt: skip
     for site in sites:
         table.add_row(
