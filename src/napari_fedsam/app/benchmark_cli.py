@@ -57,6 +57,9 @@ def federated(
     resume: Annotated[
         bool, typer.Option(help="Go on with an interrupted run after its last finished round.")
     ] = True,
+    again: Annotated[
+        bool, typer.Option("--again", help="Measure finished runs' kept models again.")
+    ] = False,
 ) -> None:
     """Train by every method on every task and measure each site's Dice.
 
@@ -82,6 +85,7 @@ def federated(
         further_data=eval_data,
         save_models=save_models,
         resume=resume,
+        again=again,
         tell=lambda line: console.print(line, markup=False, highlight=False),
     )
 

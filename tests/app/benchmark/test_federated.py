@@ -1,6 +1,8 @@
 """Runs of the federated benchmark: their numbers, their resume, and every engine alike."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 
@@ -287,3 +289,37 @@ def test_methods_are_listed() -> None:
     assert listed["fedmsa"]["shared"] == 7_100_928 + 4_058_340 + 256
     assert listed["fedsam"]["shared"] == 93_735_472 + 256
     assert listed["local"]["bytes_per_round"] == 0
+
+
+def test_kept_models_are_measured_again_without_training(done, manifest, tmp_path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(done._folder, folder)
+    before = ResultsFolder(folder)
+    rows = before.tables()
+    # As if boxes had been answered worse when it was measured first.
+    table = (folder / "results.csv").read_text()
+    changed = re.sub(r"(,local,.*,box,0,2,dice,)[0-9.]+", r"\g<1>0.1", table)
+    assert changed != table
+    (folder / "results.csv").write_text(changed)
+    told = []
+    run(
+        manifest,
+        folder,
+        ("local",),
+        clicks=True,
+        further_data=manifest,
+        again=True,
+        tell=told.append,
+    )
+    assert told == ["disc-local-seed0 measured again"]
+    after = ResultsFolder(folder)
+    assert sorted(map(repr, after.tables()[0])) == sorted(map(repr, rows[0]))
+    assert sorted(map(repr, after.tables()[1])) == sorted(map(repr, rows[1]))
+    assert after.runs["disc-local-seed0"]["seconds"] == before.runs["disc-local-seed0"]["seconds"]
+
+
+def test_models_that_were_not_kept_cannot_be_measured_again(done, manifest, tmp_path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(done._folder, folder, ignore=shutil.ignore_patterns("models"))
+    with pytest.raises(FedSamError, match="--save-models"):
+        run(manifest, folder, ("lora_fedavg",), again=True)

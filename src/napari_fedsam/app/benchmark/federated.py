@@ -17,6 +17,8 @@ from napari_fedsam.app.benchmark.experiment import TrainedRun
 from napari_fedsam.app.benchmark.measuring import HeldOutMeasurement
 from napari_fedsam.app.benchmark.results import (
     FURTHER_DATA,
+    Result,
+    ResultsError,
     RunTables,
 )
 from napari_fedsam.files import atomic_path, write_text_atomically
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 EngineName = Literal["direct", "inprocess", "simulation"]
 
 _PROMPTS: tuple[PromptKind, ...] = ("none", "box", "point")
+_OF_TRAINING = ("loss", "seconds", "bytes_up", "bytes_down")
 
 
 class FederatedRun:
@@ -119,24 +122,78 @@ class FederatedRun:
             for site, loss in losses.items():
                 self.tables.add("loss", loss, number=number, site=site)
             self.tables.add("seconds", seconds, number=number)
-            last = number == rounds
-            for site, samples in self._held_out.items():
-                measurement = self._measurement(self._model_of(site), samples, site, number)
-                measurement.prompts(_PROMPTS if last else ("none",), images=last)
+            self._measure_prompts(number)
             self._save(number)
             self._tell(self._line(number, seconds))
-        for site, samples in self._held_out.items() if self._clicks else ():
-            model = self._model_of(site)
-            self._measurement(model, samples, site, rounds).clicks(proposes=True)
+        self._measure_clicks()
         self._measure_further()
         self._keep_models()
         self._add_message_sizes()
+        return self._facts(time.monotonic() - started)
+
+    def measure_again(self, earlier: Sequence[Result], facts: dict[str, Any]) -> dict[str, Any]:
+        """Measure the kept models of a finished run, as when the way they are prompted changed.
+
+        Parameters
+        ----------
+        earlier : sequence of Result
+            The run's numbers; those of its training are kept in `tables`.
+        facts : dict
+            What `execute` returned.
+
+        Returns
+        -------
+        dict
+            The facts with the present environment as that of the measuring.
+
+        Raises
+        ------
+        ResultsError
+            When a site's model was not kept.
+        """
+        rounds = self.run.recipe.rounds
+        self.tables.results = [
+            row for row in earlier if row.round < rounds or row.metric in _OF_TRAINING
+        ]
+        for site in self._sites:
+            self._load_kept(site.name)
+        self._measure_prompts(rounds)
+        self._measure_clicks()
+        self._measure_further()
+        self._tell(f"{self.run.name} measured again")
+        return facts | {"measured_by": environment()}
+
+    def _load_kept(self, site: str) -> None:
+        versions = None if self._models is None else VersionStore(self._models / site / "versions")
+        version = None if versions is None else versions.active()
+        if versions is None or version is None:
+            raise ResultsError(
+                f"The models of {self.run.name} were not kept: run it anew with --save-models."
+            )
+        versions.load_into(self.federation.model, version)
+        self.federation.shared[site] = self.federation.model.shared_state()
+        self.federation.local[site] = self.federation.model.local_state()
+
+    def _measure_prompts(self, number: int) -> None:
+        last = number == self.run.recipe.rounds
+        for site, samples in self._held_out.items():
+            measurement = self._measurement(self._model_of(site), samples, site, number)
+            measurement.prompts(_PROMPTS if last else ("none",), images=last)
+
+    def _measure_clicks(self) -> None:
+        for site, samples in self._held_out.items() if self._clicks else ():
+            measurement = self._measurement(
+                self._model_of(site), samples, site, self.run.recipe.rounds
+            )
+            measurement.clicks(proposes=True)
+
+    def _facts(self, seconds: float) -> dict[str, Any]:
         return {
             "run": json.loads(self.run.model_dump_json()),
             "split": self._split,
             "engine": self._engine,
             "environment": environment(),
-            "seconds": round(time.monotonic() - started, 1),
+            "seconds": round(seconds, 1),
             "train_images": {s.name: len({t.id for t in s.train}) for s in self._sites},
             "measured_images": {
                 name: len({t.id for t in samples}) for name, samples in self._held_out.items()

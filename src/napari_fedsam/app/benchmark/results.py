@@ -190,6 +190,10 @@ class ResultsFolder:
             read_table(self._folder / _IMAGES, ImageResult),
         )
 
+    def of(self, run: Run) -> list[Result]:
+        """Return the numbers of one finished run."""
+        return [row for row in self.tables()[0] if _is_of(row, run)]
+
     def add(self, run: Run, tables: RunTables, facts: dict[str, Any]) -> None:
         """Keep a finished run; an earlier one of that name is replaced."""
         with self._lock:

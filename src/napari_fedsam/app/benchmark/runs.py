@@ -40,6 +40,7 @@ def run_benchmark(
     further_data: Path | None = None,
     save_models: bool = False,
     resume: bool = True,
+    again: bool = False,
 ) -> None:
     """Run every method on every task with every seed, and write `results.csv` in `out`.
 
@@ -67,6 +68,8 @@ def run_benchmark(
         Whether each site's final model is kept under `out`/models.
     resume : bool
         Whether an interrupted run goes on after its last finished round, or begins anew.
+    again : bool
+        Whether finished runs, whose models were kept, are measured again without training.
 
     Raises
     ------
@@ -83,7 +86,7 @@ def run_benchmark(
         left_out = [site.name for site in sites] if protocol == "unseen_site" else [""]
         if BASE in methods:
             run = Run(task=task, method=BASE)
-            if run.name not in results.runs:
+            if again or run.name not in results.runs:
                 tables, facts = measure_base_model(
                     run, sites, device=chosen, cache=cache, split=split, clicks=clicks
                 )
@@ -100,7 +103,8 @@ def run_benchmark(
                 recipe=recipe,
                 train_images=train_images,
             )
-            if training.name in results.runs:
+            finished = results.runs.get(training.name)
+            if finished is not None and not again:
                 continue
             job = FederatedRun(
                 training,
@@ -113,8 +117,12 @@ def run_benchmark(
                 clicks=clicks,
                 tell=tell,
                 further=further if protocol == "in_federation" else (),
-                save_models=save_models,
+                save_models=save_models or again,
             )
+            if finished is not None:
+                facts = job.measure_again(results.of(training), finished)
+                results.add(training, job.tables, facts)
+                continue
             if not resume:
                 job.discard_state()
             facts = job.execute()
