@@ -137,8 +137,9 @@ def train_round(content: RecordDict, files: SiteFiles) -> RecordDict:
     if len(samples) < recipe.minimum_cases:
         raise RefusedMessageError(
             ReplyCode.TOO_FEW_CASES,
-            f"This site has {len(samples)} training cases and the federation asks for at least "
-            f"{recipe.minimum_cases}; accept more corrections to take part.",
+            f"This site has {len(samples)} training cases of {_structures(recipe)} and the "
+            f"federation asks for at least {recipe.minimum_cases}; accept more corrections to take "
+            "part.",
         )
     _check_settings(files, len(samples))
     model = model_in_training(files.profile_folder, recipe)
@@ -273,6 +274,10 @@ def judge_round(content: RecordDict, files: SiteFiles) -> RecordDict:
     return RecordDict(
         {METRICS_KEY: MetricRecord(metrics), CONFIG_KEY: config_record(recipe.hash, number)}
     )
+
+
+def _structures(recipe: Recipe) -> str:
+    return " and ".join(structure.name for structure in recipe.structures)
 
 
 def _check_settings(files: SiteFiles, cases: int) -> None:
