@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from napari_fedsam.annotation.autosave import Autosave, newest_left_behind, save_session
 from napari_fedsam.annotation.errors import AnnotationError
 from napari_fedsam.annotation.session import AnnotationSession
-from napari_fedsam.annotation.session_file import read_session
+from napari_fedsam.annotation.session_file import SessionLog, read_session
 from napari_fedsam.annotation.session_state import acceptances_of, restore
 
 
@@ -57,6 +57,10 @@ def resumed(saved, scan, model, store):
     return session
 
 
+def refused(*_):
+    raise AnnotationError("The disk is full.")
+
+
 def test_what_was_autosaved_comes_back_exactly(session, folder, scan, model, store):
     autosave = Autosave(session, folder)
     session.add_click(4, 4)
@@ -87,6 +91,23 @@ def test_accepting_again_after_a_restore_replaces_the_case(session, folder, scan
     again.undo()
     (record,) = store.records()
     assert store.load(record.id).mask.sum() == session.segmentation.astype(bool).sum()
+
+
+def test_what_a_full_disk_refused_is_written_with_the_next(
+    session, folder, scan, model, store, monkeypatch
+):
+    autosave = Autosave(session, folder)
+    work(session)
+    with monkeypatch.context() as full:
+        full.setattr(SessionLog, "append", refused)
+        with pytest.raises(AnnotationError):
+            autosave.job()()
+    job = autosave.job()
+    assert job is not None
+    job()
+    autosave.close()
+    found = newest_left_behind(folder)
+    assert everything(resumed(found.saved, scan, model, store)) == everything(session)
 
 
 def test_a_session_that_is_open_is_not_offered(session, folder):

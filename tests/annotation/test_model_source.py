@@ -1,14 +1,19 @@
 """Base and personalised models, with the real network and real files."""
 
+import threading
+
 import numpy as np
 import pytest
 
+from napari_fedsam.annotation.local_training import LocalTraining
 from napari_fedsam.annotation.model_source import SITE_MODEL, ModelSource, model_name
-from napari_fedsam.cases.case import Structure
+from napari_fedsam.cases.case import NewCase, Structure
+from napari_fedsam.cases.store import CaseStore
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.personalization.personalised_model import build_personalised_model
-from napari_fedsam.personalization.recipe import MethodOptions, Recipe
+from napari_fedsam.personalization.recipe import MethodOptions, Recipe, TrainingOptions
 from napari_fedsam.sam.predictor import Predictor
+from napari_fedsam.training.profile_folder import set_active
 from napari_fedsam.training.versions import VersionStore
 
 
@@ -135,3 +140,47 @@ def test_there_is_no_global_model_beside_a_base_model_or_an_older_version(site, 
     model = source.load()
     keep_version(site, recipe, 2)
     assert source.load_global(model) is None
+
+
+def test_each_federation_has_its_own_model(site, recipe):
+    keep_version(site, recipe, 4)
+    other = site / "profiles" / "liver-12345678"
+    (other / "federation").mkdir(parents=True)
+    recipe.write(other / "federation" / "recipe.json")
+    first, second = ModelSource(site), ModelSource(site, other.name)
+    assert second.active_version is None
+    keep_version(other, recipe, 4)
+    model, namesake = first.load(), second.load()
+    # The same recipe, round and version, and yet another model.
+    assert model.provenance == "LiteMedSAM round 4 version 1"
+    assert namesake.provenance == "LiteMedSAM round 4 version 1 of liver-12345678"
+    assert first.load_global(namesake) is None
+    assert second.load_global(namesake) is not None
+    set_active(site, other.name)
+    assert ModelSource(site).profile == other.name
+
+
+def test_training_here_belongs_to_the_federation_in_use(site, recipe, scene):
+    """In a child process, as the window does it."""
+    other = site / "profiles" / "liver-12345678"
+    (other / "federation").mkdir(parents=True)
+    quick = recipe.model_copy(update={"training": TrainingOptions(epochs=1, augmentations=0)})
+    quick.write(other / "federation" / "recipe.json")
+    CaseStore(site / "cases").accept(
+        NewCase(
+            image=scene.image,
+            mask=scene.ellipse,
+            structure=recipe.structures[0],
+            window=(0, 255),
+            scan_key="scan",
+            split="train",
+        )
+    )
+    training, ended = LocalTraining(), threading.Event()
+    training.changed.connect(lambda state: state.status in ("done", "failed") and ended.set())
+    training.start(ModelSource(site, other.name), ())
+    assert ended.wait(300)
+    assert training.state.status == "done", training.state.reason
+    (version,) = VersionStore(other / "versions").versions()
+    assert version.recipe_hash == quick.hash
+    assert not (site / "versions").exists()

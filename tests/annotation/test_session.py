@@ -468,6 +468,21 @@ def test_offered_structures_replace_the_others(session):
         session.view.offer_structures(())
 
 
+def test_a_scan_has_work_once_something_was_done_on_it(session):
+    assert not session.has_work
+    clicked(session)
+    assert session.has_work
+    session.clear()
+    # It can be undone.
+    assert session.has_work
+    session.open_scan(session.scan)
+    assert not session.has_work
+    session.segmentation[0, 0, 0] = 1
+    assert session.has_work
+    session.close_scan()
+    assert not session.has_work
+
+
 def test_closing_a_scan_forgets_prompts_but_not_cases(session, store):
     clicked(session)
     session.accept()

@@ -15,21 +15,6 @@ from napari_fedsam.federation.site import Site
 
 
 @pytest.fixture
-def type_in(monkeypatch):
-    """Return a function that types a command and returns what was printed."""
-    monkeypatch.setattr("napari_fedsam.app.console.console.soft_wrap", True)
-
-    def type_in(*words, answer=""):
-        result = CliRunner().invoke(app, [str(word) for word in words], input=answer)
-        if isinstance(result.exception, FedSamError):
-            raise result.exception
-        assert result.exit_code == 0, result.output
-        return " ".join(result.output.split())
-
-    return type_in
-
-
-@pytest.fixture
 def coordinator(tmp_path, type_in):
     recipe = tmp_path / "recipe.json"
     type_in("coordinator", "recipe", recipe, "--name", "Discs", "--structure", "disc")
@@ -39,11 +24,6 @@ def coordinator(tmp_path, type_in):
         *("--host", "fed.example", "--port", 9443, "--also", "192.0.2.7", "--contact", "me"),
     )
     return Coordinator(folder)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path / "site"
 
 
 def test_from_init_to_approval(coordinator, folder, type_in, tmp_path):

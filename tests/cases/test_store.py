@@ -103,9 +103,9 @@ def test_records_are_listed_by_age_and_filtered(store, make_case) -> None:
     val = store.accept(make_case(structure=liver, scan_key="2", patient_key="2", split="val"))
     last = store.accept(make_case(split="train"))
     assert store.records() == [train, val, last]
-    assert store.records(structure=2) == [val]
+    assert store.records(structure="Liver") == [val]
     assert store.records(split="train") == [train, last]
-    assert store.records(structure=2, split="train") == []
+    assert store.records(structure="liver", split="train") == []
 
 
 def test_the_store_opens_again_with_all_cases(store, make_case) -> None:

@@ -52,7 +52,7 @@ def played(tmp_path_factory, recipe, add_cases):
     sites = {}
     for node in (2, 3):
         sites[node] = SiteFiles(tmp_path_factory.mktemp("ward-of-prof-planted"))
-        coordinator.invite(f"Hospital {node}").install(sites[node].site)
+        coordinator.invite(f"Hospital {node}").install(sites[node])
         add_cases(sites[node].site, seed=node, **PLANTED)
     sent = []
     grid = InProcessGrid(
@@ -160,7 +160,7 @@ def site(tmp_path, recipe):
     coordinator = Coordinator(tmp_path / "coordinator")
     coordinator.init(recipe)
     files = SiteFiles(tmp_path / "site")
-    coordinator.invite("a site").install(files.site)
+    coordinator.invite("a site").install(files)
     return files
 
 

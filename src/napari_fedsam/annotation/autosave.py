@@ -28,12 +28,12 @@ class Autosave:
     ----------
     session : AnnotationSession
     folder : Path
-        Where session files are kept.
+        Where session files are kept; an attribute, too.
     """
 
     def __init__(self, session: AnnotationSession, folder: Path) -> None:
         self._session = session
-        self._folder = folder
+        self.folder = folder
         self._log: SessionLog | None = None
         self._lock: FileLock | None = None
         self._begin()
@@ -47,6 +47,7 @@ class Autosave:
         self._pending: list[LabelEdit] = []
         self._written = ""
         self._is_new = True
+        self._has_failed = False
 
     def _edited(self, edit: LabelEdit) -> None:
         self._pending.append(edit)
@@ -57,6 +58,9 @@ class Autosave:
         scan = session.scan
         if scan is None or not scan.source.exists():
             return None
+        if self._has_failed:
+            # The log may lack a part: everything goes into a new one.
+            self._begin()
         state = state_of(session)
         text = state.model_dump_json()
         is_untouched = self._is_new and not (
@@ -74,17 +78,20 @@ class Autosave:
         def write() -> None:
             # On a large scan both take a while. Changes made meanwhile are written once more.
             first = [] if present is None else [LabelEdit.from_nothing(present)]
-            log.append([*first, *edits], state.model_copy(update={"fingerprint": scan.fingerprint}))
+            complete = state.model_copy(update={"fingerprint": scan.fingerprint})
+            try:
+                log.append([*first, *edits], complete)
+            except AnnotationError:
+                self._has_failed = True
+                raise
 
         return write
 
     def _new_log(self) -> SessionLog:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for old in sorted(self._folder.glob(f"*{SUFFIX}"))[:-_KEPT]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for old in sorted(self.folder.glob(f"*{SUFFIX}"))[:-_KEPT]:
             _remove(old)
-        path = (
-            self._folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09}{SUFFIX}"
-        )
+        path = self.folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09}{SUFFIX}"
         self._lock = FileLock(path.with_suffix(".lock"))
         self._lock.acquire(timeout=0)
         return SessionLog(path)

@@ -22,6 +22,11 @@ class History:
         self._done: list[Step] = []
         self._undone: list[Step] = []
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to take back or to do again."""
+        return not (self._done or self._undone)
+
     def record(self, step: Step) -> None:
         """Take note of a step that has just been done."""
         self._done.append(step)

@@ -45,16 +45,11 @@ class LocalTraining:
     """Starts, follows and cancels training in a child process.
 
     `changed` is emitted from a thread of its own.
-
-    Parameters
-    ----------
-    source : ModelSource
     """
 
     changed = Signal(TrainingState)
 
-    def __init__(self, source: ModelSource) -> None:
-        self._source = source
+    def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
         self._cancelled = False
         self.state = TrainingState()
@@ -64,11 +59,13 @@ class LocalTraining:
         """Whether training is under way."""
         return self._process is not None
 
-    def start(self, structures: Sequence[Structure]) -> None:
+    def start(self, source: ModelSource, structures: Sequence[Structure]) -> None:
         """Start training on the cases of the federation's structures, or of those given.
 
         Parameters
         ----------
+        source : ModelSource
+            Of the profile that is trained.
         structures : sequence of Structure
             Used where this site is in no federation.
 
@@ -79,10 +76,10 @@ class LocalTraining:
         """
         if self._process is not None:
             return
-        recipe = self._source.recipe_for_training(structures)
+        recipe = source.recipe_for_training(structures)
         command = [
             *(sys.executable, "-m", "napari_fedsam.training.site_training"),
-            *(str(self._source.site_folder), str(recipe)),
+            *(str(source.site_folder), str(recipe), "--profile", source.profile),
         ]
         self._cancelled = False
         self._process = subprocess.Popen(

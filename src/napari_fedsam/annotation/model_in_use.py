@@ -31,6 +31,8 @@ class ModelInUse:
         The structure values that the model can tell apart; empty for a base model.
     recipe_hash : str
         Of the recipe that a personalised model follows.
+    profile : str
+        Key of the profile that a personalised model belongs to.
     store : EmbeddingStore or None
         Where encoded slices are kept between sessions.
     """
@@ -41,6 +43,7 @@ class ModelInUse:
     version: int | None = None
     structures: frozenset[int] = frozenset()
     recipe_hash: str = ""
+    profile: str = ""
     store: EmbeddingStore | None = field(default=None, repr=False)
 
     def encode(
@@ -76,7 +79,8 @@ class ModelInUse:
         """What a case notes of the model that proposed its mask."""
         if not self.is_personalised:
             return self.name
-        return f"{self.name} round {self.round} version {self.version}"
+        of_profile = f" of {self.profile}" if self.profile else ""
+        return f"{self.name} round {self.round} version {self.version}{of_profile}"
 
     def structure_for(self, value: int) -> int | None:
         """Return the structure value to predict with; None where the model has no token for it."""

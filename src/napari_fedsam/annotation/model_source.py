@@ -11,6 +11,7 @@ from napari_fedsam.sam.embedding_store import EmbeddingStore
 from napari_fedsam.sam.predictor import Predictor
 from napari_fedsam.sam.registry import DEFAULT_MODEL, available_models, load_model
 from napari_fedsam.training.errors import TrainingError
+from napari_fedsam.training.profile_folder import active_key, profile_folder
 from napari_fedsam.training.site_model import load_site_model
 from napari_fedsam.training.versions import Version, VersionStore
 
@@ -19,22 +20,27 @@ SITE_MODEL = "site"
 
 
 class ModelSource:
-    """The models that a site can use.
+    """The models that a site can use in one of its federations.
 
     Parameters
     ----------
     site_folder : Path
-        The site's home folder, with `versions` and `federation/recipe.json` where it has them.
+        The site's home folder.
+    profile : str, optional
+        Key of the profile, whose folder has `versions` and `federation/recipe.json` where there
+        are any; by default of the one in use now.
     """
 
-    def __init__(self, site_folder: Path) -> None:
+    def __init__(self, site_folder: Path, profile: str | None = None) -> None:
         self._site_folder = site_folder
+        self._profile = active_key(site_folder) if profile is None else profile
+        self._folder = profile_folder(site_folder, self._profile)
         self._store = EmbeddingStore(site_folder / "encoded")
 
     @property
     def active_version(self) -> int | None:
         """Number of the version that this site uses; None before the first one."""
-        folder = self._site_folder / "versions"
+        folder = self._folder / "versions"
         if not folder.is_dir():
             return None
         active = VersionStore(folder).active()
@@ -44,6 +50,11 @@ class ModelSource:
     def site_folder(self) -> Path:
         """The site's home folder."""
         return self._site_folder
+
+    @property
+    def profile(self) -> str:
+        """Key of the profile."""
+        return self._profile
 
     def recipe(self) -> Recipe | None:
         """Return the federation's recipe, or the site's own; None where there is neither."""
@@ -78,10 +89,10 @@ class ModelSource:
 
     @property
     def _own_recipe(self) -> Path:
-        return self._site_folder / "recipe.json"
+        return self._folder / "recipe.json"
 
     def _recipe_path(self) -> Path | None:
-        federation = self._site_folder / "federation" / "recipe.json"
+        federation = self._folder / "federation" / "recipe.json"
         return next((path for path in (federation, self._own_recipe) if path.is_file()), None)
 
     def structures(self) -> tuple[Structure, ...]:
@@ -96,7 +107,7 @@ class ModelSource:
         That is so where the person wants to be asked first, where a site has no held-out cases to
         judge by, or where it did worse on them. One that did no worse goes before.
         """
-        folder = self._site_folder / "versions"
+        folder = self._folder / "versions"
         if not folder.is_dir():
             return None
         store = VersionStore(folder)
@@ -115,7 +126,7 @@ class ModelSource:
         """
         newest = self.unused_version
         if newest is not None:
-            VersionStore(self._site_folder / "versions").activate(newest.number)
+            VersionStore(self._folder / "versions").activate(newest.number)
 
     def go_back(self) -> None:
         """Make the version before the active one active again; before the first, the base model.
@@ -125,7 +136,7 @@ class ModelSource:
         VersionError
             When the versions cannot be read or written.
         """
-        store = VersionStore(self._site_folder / "versions")
+        store = VersionStore(self._folder / "versions")
         active = store.active()
         if active is not None:
             earlier = [each.number for each in store.versions() if each.number < active.number]
@@ -158,7 +169,7 @@ class ModelSource:
         if recipe is None or self.active_version is None:
             base = DEFAULT_MODEL if recipe is None else recipe.base_model
             return self.load(base, progress=progress)
-        personalised, version = load_site_model(self._site_folder, recipe)
+        personalised, version = load_site_model(self._folder, recipe)
         name = model_name(recipe.base_model)
         if version is None:
             return ModelInUse(
@@ -171,6 +182,7 @@ class ModelSource:
             version=version.number,
             structures=frozenset(structure.value for structure in recipe.structures),
             recipe_hash=recipe.hash,
+            profile=self._profile,
             store=self._store,
         )
 
@@ -188,9 +200,11 @@ class ModelSource:
             When the version cannot be read.
         """
         recipe = self.recipe()
-        if not model.is_personalised or recipe is None or recipe.hash != model.recipe_hash:
+        if not model.is_personalised or model.profile != self._profile or recipe is None:
             return None
-        personalised, version = load_site_model(self._site_folder, recipe)
+        if recipe.hash != model.recipe_hash:
+            return None
+        personalised, version = load_site_model(self._folder, recipe)
         if version is None or version.number != model.version:
             return None
         # What is encoded must not be taken for the personalised model's.

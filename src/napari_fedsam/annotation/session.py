@@ -171,6 +171,12 @@ class AnnotationSession:
         """What is accepted, by slice and structure."""
         return self._accepted
 
+    @property
+    def has_work(self) -> bool:
+        """Whether something was done on the open scan, or is there to be undone."""
+        begun = bool(self._asks or self._accepted) or not self._history.is_empty
+        return self.scan is not None and (begun or bool(self.segmentation.any()))
+
     def resume(
         self, asks: dict[Place, Ask], accepted: list[Acceptance], edits: Iterable[LabelEdit]
     ) -> None:

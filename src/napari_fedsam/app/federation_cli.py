@@ -8,16 +8,23 @@ import typer
 from pydantic import ValidationError
 from safetensors.numpy import save_file
 
-from napari_fedsam.app.console import console
+from napari_fedsam.app.profiles_cli import (
+    ProfileName,
+    SiteFolder,
+    chosen_site,
+    import_invitation,
+    list_profiles,
+    profile_app,
+    say,
+)
 from napari_fedsam.cases.case import Structure
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.federation.audit import AuditLine
 from napari_fedsam.federation.coordinator import Coordinator
 from napari_fedsam.federation.coordinator_report import write_report
 from napari_fedsam.federation.coordinator_setup import Reach, own_certificate
-from napari_fedsam.federation.invitation import Invitation
-from napari_fedsam.federation.invitation_words import invitation_in_words
 from napari_fedsam.federation.keys import fingerprint
+from napari_fedsam.federation.profiles import Profiles
 from napari_fedsam.federation.sent import arrays_of, open_sent
 from napari_fedsam.federation.site import Site
 from napari_fedsam.federation.site_state import Phase
@@ -27,23 +34,15 @@ from napari_fedsam.settings import home
 
 coordinator_app = typer.Typer(no_args_is_help=True, help="Run a federation.")
 site_app = typer.Typer(no_args_is_help=True, help="Take part in a federation.")
+site_app.command("import")(import_invitation)
+site_app.command("profiles")(list_profiles)
+site_app.add_typer(profile_app, name="profile")
 
 CoordinatorFolder = Annotated[Path, typer.Argument(help="The coordinator's folder.")]
-SiteFolder = Annotated[
-    Path | None, typer.Option("--folder", help="The site's folder; this user's by default.")
-]
 SiteName = Annotated[str, typer.Argument(help="The site's name.")]
 
 _POLL_SECONDS = 0.5
 _COLORS = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#d55e00")
-
-
-def _site(folder: Path | None) -> Site:
-    return Site(folder or home())
-
-
-def _say(line: str) -> None:
-    console.print(line, markup=False)
 
 
 @coordinator_app.command("recipe")
@@ -65,7 +64,7 @@ def new_recipe(
     except ValidationError as error:
         raise FedSamError(f"This is no recipe: {error.errors()[0]['msg']}.") from error
     recipe.write(file)
-    _say(f"Read and edit {file}; its fields are explained in docs/federation.md.")
+    say(f"Read and edit {file}; its fields are explained in docs/federation.md.")
 
 
 @coordinator_app.command()
@@ -104,8 +103,8 @@ def init(
     )
     coordinator = Coordinator(folder)
     settings = coordinator.init(Recipe.read(recipe), reach, name=name, contact=contact)
-    _say(f"'{settings.federation}' at {settings.address}; app bundle {settings.bundle_sha256}.")
-    _say(f"Next: napari-fedsam coordinator invite {folder} SITE")
+    say(f"'{settings.federation}' at {settings.address}; app bundle {settings.bundle_sha256}.")
+    say(f"Next: napari-fedsam coordinator invite {folder} SITE")
 
 
 @coordinator_app.command()
@@ -113,8 +112,8 @@ def invite(folder: CoordinatorFolder, site: SiteName) -> None:
     """Make a site's invitation, a file that holds no secret."""
     coordinator = Coordinator(folder)
     invitation = coordinator.invite(site)
-    _say(f"Send {coordinator.invitation_path(site)} to {site}; it holds no secret.")
-    _say(f"Its fingerprint, to be compared by telephone: {invitation.fingerprint}")
+    say(f"Send {coordinator.invitation_path(site)} to {site}; it holds no secret.")
+    say(f"Its fingerprint, to be compared by telephone: {invitation.fingerprint}")
 
 
 @coordinator_app.command()
@@ -127,14 +126,14 @@ def approve(
     if not key.is_file():
         raise typer.BadParameter(f"there is no key file {key}")
     approved = Coordinator(folder).approve(site, key.read_text(encoding="ascii", errors="replace"))
-    _say(f"{site} may join now, with the key {fingerprint(approved.public_key)}.")
+    say(f"{site} may join now, with the key {fingerprint(approved.public_key)}.")
 
 
 @coordinator_app.command()
 def revoke(folder: CoordinatorFolder, site: SiteName) -> None:
     """Shut a site out, also while it is connected; its key cannot be used again."""
     Coordinator(folder).revoke(site)
-    _say(f"{site} is shut out.")
+    say(f"{site} is shut out.")
 
 
 @coordinator_app.command("start")
@@ -145,10 +144,10 @@ def start_coordinator(
     """Start SuperLink and the proxy; stays in the foreground until interrupted, or detaches."""
     coordinator = Coordinator(folder)
     coordinator.start(detached=detach)
-    _say(f"Sites reach it at {coordinator.settings.address}.")
+    say(f"Sites reach it at {coordinator.settings.address}.")
     if not detach:
         try:
-            coordinator.wait(tell=_say)
+            coordinator.wait(tell=say)
         except KeyboardInterrupt:
             coordinator.stop()
 
@@ -161,15 +160,15 @@ def run_rounds(
     ] = None,
 ) -> None:
     """Run rounds with the sites that are connected, once there are enough; ends a pause."""
-    results = Coordinator(folder).run(rounds, tell=_say)
-    _say(f"{len(results)} rounds were run.")
+    results = Coordinator(folder).run(rounds, tell=say)
+    say(f"{len(results)} rounds were run.")
 
 
 @coordinator_app.command("pause")
 def pause_rounds(folder: CoordinatorFolder) -> None:
     """Let the present round end and start no other; 'run' goes on."""
     Coordinator(folder).pause()
-    _say("No further round will start; go on with 'napari-fedsam coordinator run'.")
+    say("No further round will start; go on with 'napari-fedsam coordinator run'.")
 
 
 @coordinator_app.command("status")
@@ -179,15 +178,15 @@ def coordinator_status(folder: CoordinatorFolder) -> None:
     status = coordinator.status()
     paused = ", paused" if status.paused else ""
     state = "running" if status.running else "stopped"
-    _say(f"{status.federation} at {status.address}: {state}{paused}")
+    say(f"{status.federation} at {status.address}: {state}{paused}")
     for name, connected in status.sites.items():
-        _say(f"  {name}: {'connected' if connected else 'not connected'}")
+        say(f"  {name}: {'connected' if connected else 'not connected'}")
     best = f", best so far {status.best_round}" if status.best_round else ""
-    _say(f"  rounds so far: {status.rounds}{best}")
+    say(f"  rounds so far: {status.rounds}{best}")
     for result in coordinator.results()[-1:]:
-        _say(f"  {result.summary}")
+        say(f"  {result.summary}")
     if status.waits_for:
-        _say(f"  a round would wait: {status.waits_for}")
+        say(f"  a round would wait: {status.waits_for}")
 
 
 @coordinator_app.command("report")
@@ -197,57 +196,26 @@ def report(
 ) -> None:
     """Write a report of all rounds: Dice, participation, bytes, norms, left out, privacy."""
     path = write_report(Coordinator(folder), out)
-    _say(f"Report: {path}")
+    say(f"Report: {path}")
 
 
 @coordinator_app.command("stop")
 def stop_coordinator(folder: CoordinatorFolder) -> None:
     """End every process of the coordinator."""
     Coordinator(folder).stop()
-    _say("The coordinator is stopped.")
-
-
-@site_app.command("import")
-def import_invitation(
-    file: Annotated[Path, typer.Argument(help="The invitation that the coordinator sent.")],
-    folder: SiteFolder = None,
-    agreed: Annotated[
-        str, typer.Option("--fingerprint", help="The fingerprint that the coordinator told you.")
-    ] = "",
-) -> None:
-    """Make an invitation's federation this site's, once its fingerprint was compared."""
-    invitation = Invitation.read(file)
-    site = _site(folder)
-    for heading, text in invitation_in_words(invitation).items():
-        _say(f"{heading}: {text}")
-    known = site.invitation
-    if known is not None and known.same_coordinator(invitation):
-        _say("It is signed by the coordinator whose invitation is in use here.")
-    elif agreed:
-        if agreed.strip().lower() != invitation.fingerprint:
-            raise FedSamError(
-                f"The fingerprint of {file.name} is {invitation.fingerprint}, not {agreed}; do not "
-                "use it, and call the coordinator."
-            )
-    else:
-        typer.confirm(
-            f"Fingerprint {invitation.fingerprint}. Did the coordinator tell you the same by "
-            "telephone?",
-            abort=True,
-        )
-    site.import_invitation(invitation)
-    _say("Next: send the coordinator the file that 'napari-fedsam site key --out FILE' writes.")
+    say("The coordinator is stopped.")
 
 
 @site_app.command("key")
 def show_key(
     folder: SiteFolder = None,
+    profile: ProfileName = None,
     out: Annotated[Path | None, typer.Option(help="Write it into this file, too.")] = None,
 ) -> None:
     """Show the site's public key, for the coordinator to approve."""
-    key = _site(folder).public_key
-    _say(key)
-    _say(f"Its fingerprint, to be compared by telephone: {fingerprint(key)}")
+    key = chosen_site(folder, profile).public_key
+    say(key)
+    say(f"Its fingerprint, to be compared by telephone: {fingerprint(key)}")
     if out is not None:
         write_text_atomically(out, key + "\n")
 
@@ -255,16 +223,17 @@ def show_key(
 @site_app.command()
 def join(
     folder: SiteFolder = None,
+    profile: ProfileName = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return and stay joined.")] = False,
 ) -> None:
     """Join the federation; stays in the foreground until interrupted, or detaches."""
-    site = _site(folder)
+    site = chosen_site(folder, profile)
     site.join(detached=detach)
     try:
         _follow(site, until_joined=detach)
     except KeyboardInterrupt:
         site.leave()
-        _say("Left the federation.")
+        say("Left the federation.")
 
 
 def _follow(site: Site, *, until_joined: bool) -> None:
@@ -274,7 +243,7 @@ def _follow(site: Site, *, until_joined: bool) -> None:
         site.refresh()
         if site.state.words != told:
             told = site.state.words
-            _say(told)
+            say(told)
         if site.state.phase is Phase.ERROR:
             raise typer.Exit(1)
         if until_joined and site.joined:
@@ -283,28 +252,34 @@ def _follow(site: Site, *, until_joined: bool) -> None:
 
 
 @site_app.command()
-def leave(folder: SiteFolder = None) -> None:
-    """Leave the federation and end every process of it."""
-    _site(folder).leave()
-    _say("Left the federation; no process of it is left.")
+def leave(folder: SiteFolder = None, profile: ProfileName = None) -> None:
+    """Leave the federation that takes part, whichever is in use, and end every process of it."""
+    taking_part = Profiles(folder or home()).taking_part()
+    if profile is None and taking_part is not None:
+        profile = taking_part.name
+    chosen_site(folder, profile).leave()
+    say("Left the federation; no process of it is left.")
 
 
 @site_app.command("status")
-def site_status(folder: SiteFolder = None) -> None:
+def site_status(folder: SiteFolder = None, profile: ProfileName = None) -> None:
     """Show how the site stands."""
-    state = _site(folder).state
-    _say(f"{state.federation or 'no federation'}: {state.words}")
+    state = chosen_site(folder, profile).state
+    say(f"{state.federation or 'no federation'}: {state.words}")
     if state.message:
-        _say(state.message)
-    _say(f"rounds joined {state.rounds_joined}, bytes sent {state.bytes_sent}")
+        say(state.message)
+    say(f"rounds joined {state.rounds_joined}, bytes sent {state.bytes_sent}")
+    other = Profiles(folder or home()).taking_part()
+    if other is not None and other.name != state.federation:
+        say(f"'{other.name}' takes part on this machine now.")
 
 
 @site_app.command("test")
-def check_connection(folder: SiteFolder = None) -> None:
+def check_connection(folder: SiteFolder = None, profile: ProfileName = None) -> None:
     """Test name, port, certificate, clock, key, recipe and app, and explain what fails."""
     passed = True
-    for check in _site(folder).test_connection():
-        _say(f"{'ok  ' if check.passed else 'FAIL'} {check.name}: {check.words}")
+    for check in chosen_site(folder, profile).test_connection():
+        say(f"{'ok  ' if check.passed else 'FAIL'} {check.name}: {check.words}")
         passed = passed and check.passed
     if not passed:
         raise typer.Exit(1)
@@ -313,6 +288,7 @@ def check_connection(folder: SiteFolder = None) -> None:
 @site_app.command("settings")
 def change_settings(
     folder: SiteFolder = None,
+    profile: ProfileName = None,
     pause: Annotated[
         bool | None, typer.Option("--pause/--resume", help="Decline rounds, or take part again.")
     ] = None,
@@ -342,15 +318,16 @@ def change_settings(
         "ask_first": ask_first,
     }
     changes = {name: value for name, value in given.items() if value is not None}
-    site = _site(folder)
+    site = chosen_site(folder, profile)
     settings = site.change_settings(**changes) if changes else site.settings
     for name, value in settings.model_dump().items():
-        _say(f"{name}: {value}")
+        say(f"{name}: {value}")
 
 
 @site_app.command("audit")
 def audit(
     folder: SiteFolder = None,
+    profile: ProfileName = None,
     export: Annotated[Path | None, typer.Option(help="Copy the log into this file.")] = None,
     show: Annotated[int | None, typer.Option("--open", help="Open a message by number.")] = None,
     out: Annotated[
@@ -358,7 +335,7 @@ def audit(
     ] = None,
 ) -> None:
     """List every message that left this site, export the list, or open one."""
-    site = _site(folder)
+    site = chosen_site(folder, profile)
     lines = site.audit()
     if show is not None:
         if not 1 <= show <= len(lines):
@@ -367,23 +344,23 @@ def audit(
         return
     for number, line in enumerate(lines, start=1):
         what = line.error or f"{len(line.arrays)} arrays, {len(line.numbers)} numbers"
-        _say(
+        say(
             f"{number:4} {line.time} round {line.round} {line.purpose}: {what}, {line.bytes} "
             f"bytes, sha256 {line.sha256[:12]}"
         )
     if export is not None:
         text = "".join(f"{line.model_dump_json()}\n" for line in lines)
         write_text_atomically(export, text)
-        _say(f"{len(lines)} lines in {export}.")
+        say(f"{len(lines)} lines in {export}.")
 
 
 def _open_message(site: Site, line: AuditLine, out: Path | None) -> None:
     arrays = arrays_of(open_sent(site.files.sent, line))
-    _say(f"Round {line.round}, {line.purpose}, {line.bytes} bytes; unchanged since it was sent.")
+    say(f"Round {line.round}, {line.purpose}, {line.bytes} bytes; unchanged since it was sent.")
     for name, array in arrays.items():
-        _say(f"  {name} {array.shape} {array.dtype}")
+        say(f"  {name} {array.shape} {array.dtype}")
     for name, number in line.numbers.items():
-        _say(f"  {name} = {number:g}")
+        say(f"  {name} = {number:g}")
     if out is not None:
         save_file(arrays, out)
-        _say(f"Arrays: {out}")
+        say(f"Arrays: {out}")

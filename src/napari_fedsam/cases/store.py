@@ -131,7 +131,7 @@ class CaseStore:
         self.changed.emit()
         return record
 
-    def records(self, structure: int | None = None, split: str | None = None) -> list[CaseRecord]:
+    def records(self, structure: str | None = None, split: str | None = None) -> list[CaseRecord]:
         """Return the records of the cases, the oldest first.
 
         Cases that other processes added or removed are noticed. Records that turn out to be broken
@@ -139,17 +139,18 @@ class CaseStore:
 
         Parameters
         ----------
-        structure : int or None
-            Only cases of the structure with this value.
+        structure : str or None
+            Only cases of the structure with this name, in upper or lower case.
         split : {"train", "val"} or None
             Only cases of this split.
         """
         with told_as_one_sentence("The cases could not be read", self._folder):
             self._catalogue.refresh()
+        wanted = None if structure is None else structure.casefold()
         return [
             record
             for record in self._catalogue.records()
-            if structure in (None, record.structure.value) and split in (None, record.split)
+            if wanted in (None, record.structure.name.casefold()) and split in (None, record.split)
         ]
 
     def load(self, case_id: str) -> Case:

@@ -14,9 +14,10 @@ from napari_fedsam.federation.errors import FederationError, RefusedMessageError
 from napari_fedsam.federation.messages import round_of, unknown_request
 from napari_fedsam.federation.round_work import judge_round, train_round
 from napari_fedsam.federation.sent import keep_sent
-from napari_fedsam.federation.site_files import SITE_FOLDER_KEY, SiteFiles
+from napari_fedsam.federation.site_files import PROFILE_KEY, SITE_FOLDER_KEY, SiteFiles
 from napari_fedsam.federation.site_state import Phase
 from napari_fedsam.federation.site_status import update_status
+from napari_fedsam.training.profile_folder import FIRST
 
 # Flower's own codes are single digits.
 _ERROR_CODE = 100
@@ -51,7 +52,8 @@ def query(message: Message, context: Context) -> Message:
 def _answer(
     message: Message, context: Context, work: Callable[[RecordDict, SiteFiles], RecordDict]
 ) -> Message:
-    files = SiteFiles(Path(str(context.node_config[SITE_FOLDER_KEY])))
+    where = context.node_config
+    files = SiteFiles(Path(str(where[SITE_FOLDER_KEY])), str(where.get(PROFILE_KEY, FIRST)))
     try:
         reply = Message(work(message.content, files), reply_to=message)
     except RefusedMessageError as error:

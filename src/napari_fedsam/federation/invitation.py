@@ -131,9 +131,8 @@ class Invitation(BaseModel):
         """Tell whether another invitation was signed with the same key."""
         return self.signer == other.signer
 
-    def install(self, site_folder: Path) -> None:
-        """Make this a site's federation: invitation, CA certificate and recipe in its folder."""
-        files = SiteFiles(site_folder)
+    def install(self, files: SiteFiles) -> None:
+        """Make this a profile's federation: invitation, CA certificate and recipe in its folder."""
         files.create()
         self.recipe.write(files.recipe)
         write_text_atomically(files.authority, self.authority)

@@ -10,7 +10,7 @@ from napari_fedsam.federation.attended import attended_command
 from napari_fedsam.federation.invitation import Invitation
 from napari_fedsam.federation.keys import write_private_file
 from napari_fedsam.federation.processes import ProcessTable, child_environment
-from napari_fedsam.federation.site_files import SITE_FOLDER_KEY, SiteFiles
+from napari_fedsam.federation.site_files import PROFILE_KEY, SITE_FOLDER_KEY, SiteFiles
 from napari_fedsam.files import make_private_folder, write_text_atomically
 
 NODE = "supernode"
@@ -47,14 +47,16 @@ def start_node(
     write_private_file(secret, secrets.token_hex(32).encode("ascii"))
     # A file, for Flower's text form of the same splits at spaces and cannot hold every path.
     node_config = folder / "node.toml"
-    site_folder = json.dumps(str(files.site.resolve()), ensure_ascii=False)
-    write_text_atomically(node_config, f"{SITE_FOLDER_KEY} = {site_folder}\n")
+    where = {SITE_FOLDER_KEY: str(files.site.resolve()), PROFILE_KEY: files.profile}
+    lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in where.items())
+    write_text_atomically(node_config, "".join(lines))
     port = _free_port()
     node = table.start(
         NODE,
         [
             *(sys.executable, "-m", "napari_fedsam.federation.supernode"),
             *("--site-folder", str(files.site.resolve())),
+            *("--profile", files.profile),
             *("--pinned-bundle", invitation.bundle_sha256),
             *(["--hold-lock"] if detached else ["--parent-pid", str(os.getpid())]),
             *("--superlink", invitation.address),

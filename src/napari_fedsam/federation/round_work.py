@@ -137,11 +137,12 @@ def train_round(content: RecordDict, files: SiteFiles) -> RecordDict:
     if len(samples) < recipe.minimum_cases:
         raise RefusedMessageError(
             ReplyCode.TOO_FEW_CASES,
-            f"This site has {len(samples)} training cases and the federation asks for at least "
-            f"{recipe.minimum_cases}; accept more corrections to take part.",
+            f"This site has {len(samples)} training cases of {_structures(recipe)} and the "
+            f"federation asks for at least {recipe.minimum_cases}; accept more corrections to take "
+            "part.",
         )
     _check_settings(files, len(samples))
-    model = model_in_training(files.site, recipe)
+    model = model_in_training(files.profile_folder, recipe)
     received = read_shared(content, model.shared_spec())
     model.load_shared(received)
     update = local_update(
@@ -210,12 +211,12 @@ def judge_round(content: RecordDict, files: SiteFiles) -> RecordDict:
     left_out = _told_left_out(content)
     update_status(files.status, phase=Phase.TRAINING, progress=0.0, round=number, message=message)
     cache = FeatureCache(files.feature_cache)
-    in_use, active = load_site_model(files.site, recipe)
+    in_use, active = load_site_model(files.profile_folder, recipe)
     received = read_shared(content, in_use.shared_spec())
     held_out = samples_from_store(CaseStore(files.cases), recipe, "val")
     # Before the first version the site uses the base model itself.
     present = _judge(in_use if active else load_model(recipe.base_model), held_out, cache)
-    model = model_in_training(files.site, recipe)
+    model = model_in_training(files.profile_folder, recipe)
     model.load_shared(received)
     pending = _pending(files, number, recipe.hash)
     if pending is not None:
@@ -273,6 +274,10 @@ def judge_round(content: RecordDict, files: SiteFiles) -> RecordDict:
     return RecordDict(
         {METRICS_KEY: MetricRecord(metrics), CONFIG_KEY: config_record(recipe.hash, number)}
     )
+
+
+def _structures(recipe: Recipe) -> str:
+    return " and ".join(structure.name for structure in recipe.structures)
 
 
 def _check_settings(files: SiteFiles, cases: int) -> None:

@@ -18,26 +18,31 @@ from napari_fedsam.federation.keys import ensure_key_pair
 from napari_fedsam.federation.node_processes import NODE, SUPEREXEC, start_node
 from napari_fedsam.federation.node_report import connection_report, reason_of_end
 from napari_fedsam.federation.processes import ProcessTable
+from napari_fedsam.federation.profiles import Profiles, install_invitation
 from napari_fedsam.federation.room import lack_of_room
 from napari_fedsam.federation.site_files import SiteFiles
 from napari_fedsam.federation.site_settings import SiteSettings
 from napari_fedsam.federation.site_state import Phase, SiteState
 from napari_fedsam.federation.site_status import SiteStatus
+from napari_fedsam.training.profile_folder import active_key
 from napari_fedsam.training.versions import VersionStore
 
 _FOLLOW_SECONDS = 0.5
 
 
 class Site:
-    """The federation side of a site's folder.
+    """A site in one of its federations.
 
-    Every program that makes one of the same folder sees the same site; one at a time can join.
-    Methods may be called from any thread; `state` emits in the thread that called.
+    Every program that makes one of the same profile sees the same site; one program at a time can
+    join, with one federation. Methods may be called from any thread; `state` emits in the thread
+    that called.
 
     Parameters
     ----------
     folder : Path
         The site's folder, which also holds its cases and model versions.
+    profile : str, optional
+        Key of the federation's profile; by default of the one in use now.
 
     Attributes
     ----------
@@ -47,8 +52,9 @@ class Site:
         Evented state for a panel; brought up to date by `refresh`.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.files = SiteFiles(Path(folder))
+    def __init__(self, folder: Path, profile: str | None = None) -> None:
+        folder = Path(folder)
+        self.files = SiteFiles(folder, active_key(folder) if profile is None else profile)
         self.files.create()
         self.state = SiteState()
         self._table = ProcessTable(self.files.folder)
@@ -72,6 +78,11 @@ class Site:
     def joined(self) -> bool:
         """Whether the coordinator has accepted this site's node, which still runs."""
         return self._table.running(NODE) and self.files.node.exists()
+
+    @property
+    def holds_node(self) -> bool:
+        """Whether the node was started here and ends with this program."""
+        return self._lock.is_locked
 
     @property
     def settings(self) -> SiteSettings:
@@ -105,17 +116,15 @@ class Site:
         return read_audit(self.files.audit)
 
     def import_invitation(self, invitation: Invitation) -> None:
-        """Make this the site's federation; compare the invitation's fingerprint before.
+        """Make this the profile's invitation; compare its fingerprint before.
 
         Raises
         ------
         FederationError
-            When the site takes part in a federation now, or the invitation was changed.
+            When the site takes part in the federation now, the invitation is to another one, or it
+            was changed.
         """
-        invitation.check_signature()
-        if self._table.records():
-            raise FederationError("Leave the present federation before importing an invitation.")
-        invitation.install(self.files.site)
+        install_invitation(self.files, invitation)
         self.refresh()
 
     def join(self, *, detached: bool = False, threads: int | None = None) -> None:
@@ -132,7 +141,7 @@ class Site:
         ------
         FederationError
             When there is no invitation, the federation runs another version of the app, or another
-            program has joined with this folder.
+            program or federation has joined with this folder.
         """
         with self._changing:
             if self._lock.is_locked and self._table.running(NODE):
@@ -143,6 +152,7 @@ class Site:
     def _join(self, *, detached: bool, threads: int | None) -> None:
         invitation = Invitation.read(self.files.invitation)
         invitation.check_runs_here()
+        self._check_alone()
         self._take_lock()
         try:
             # Left over from a program that was killed.
@@ -264,6 +274,14 @@ class Site:
             return 0
         active = VersionStore(self.files.versions).active()
         return active.number if active else 0
+
+    def _check_alone(self) -> None:
+        other = Profiles(self.files.site).taking_part()
+        if other is not None and other.key != self.files.profile:
+            raise FederationError(
+                f"'{other.name}' takes part on this machine now, and one federation at a time can; "
+                "leave it first."
+            )
 
     def _take_lock(self) -> None:
         try:

@@ -6,26 +6,36 @@ from pathlib import Path
 
 from napari_fedsam.federation.keys import PRIVATE_KEY_NAME, PUBLIC_KEY_NAME
 from napari_fedsam.files import make_private_folder
+from napari_fedsam.training.profile_folder import FIRST, profile_folder
 
 SITE_FOLDER_KEY = "site-folder"
+PROFILE_KEY = "profile"
 
 
 @dataclass(frozen=True)
 class SiteFiles:
-    """The files of one site, all below its folder.
+    """The files of one site in one federation, all below its folder.
 
     Attributes
     ----------
     site : Path
-        The site's folder, which also holds `cases` and `versions`.
+        The site's folder, with the cases, which all its federations share.
+    profile : str
+        Key of the profile, see `training.profile_folder`.
     """
 
     site: Path
+    profile: str = FIRST
+
+    @property
+    def profile_folder(self) -> Path:
+        """Return the folder of everything that belongs to this federation alone."""
+        return profile_folder(self.site, self.profile)
 
     @property
     def folder(self) -> Path:
-        """Return the folder of everything that concerns the federation."""
-        return self.site / "federation"
+        """Return the folder of keys, settings and records of the federation."""
+        return self.profile_folder / "federation"
 
     @property
     def cases(self) -> Path:
@@ -35,7 +45,17 @@ class SiteFiles:
     @property
     def versions(self) -> Path:
         """Return the folder of the model versions."""
-        return self.site / "versions"
+        return self.profile_folder / "versions"
+
+    @property
+    def sessions(self) -> Path:
+        """Return the folder of autosaved sessions."""
+        return self.profile_folder / "sessions"
+
+    @property
+    def worklists(self) -> Path:
+        """Return the folder of worklists."""
+        return self.profile_folder / "worklists"
 
     @property
     def feature_cache(self) -> Path:
@@ -119,10 +139,11 @@ class SiteFiles:
 
     @property
     def lock(self) -> Path:
-        """Return the lock held by the program that has joined with this folder."""
-        return self.folder / "site.lock"
+        """Return the lock held by the program that has joined, with whichever profile."""
+        return self.site / "site.lock"
 
     def create(self) -> None:
         """Create the private folders."""
         make_private_folder(self.site)
+        make_private_folder(self.profile_folder)
         make_private_folder(self.folder)

@@ -17,6 +17,7 @@ from filelock import FileLock
 from napari_fedsam.federation.node_guard import NodeGuard
 from napari_fedsam.federation.parent_watch import end_with
 from napari_fedsam.federation.site_files import SiteFiles
+from napari_fedsam.training.profile_folder import FIRST
 
 _LOCK_SECONDS = 5.0
 
@@ -25,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Start the node; what this parser does not know is handed to Flower's."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--site-folder", type=Path, required=True)
+    parser.add_argument("--profile", default=FIRST, help="key of the federation's profile")
     parser.add_argument("--pinned-bundle", required=True, help="SHA-256 of the only bundle to run")
     parser.add_argument("--parent-pid", type=int, help="end when this process has ended")
     parser.add_argument("--hold-lock", action="store_true", help="own the site's folder")
@@ -32,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     if own.parent_pid is not None:
         end_with(own.parent_pid)
-    files = SiteFiles(own.site_folder)
+    files = SiteFiles(own.site_folder, own.profile)
     lock = FileLock(files.lock, timeout=_LOCK_SECONDS)
     if own.hold_lock:
         lock.acquire()

@@ -43,9 +43,10 @@ class TrainingSample:
 
 
 def samples_from_store(store: CaseStore, recipe: Recipe, split: Split) -> list[TrainingSample]:
-    """Load a site's cases of the recipe's structures.
+    """Load a site's cases of the recipe's structures, which are told by their names.
 
-    A broken case is set aside by the store and left out here.
+    The numbers are the recipe's: each federation counts its structures from 1. A broken case is set
+    aside by the store and left out here.
 
     Parameters
     ----------
@@ -60,7 +61,7 @@ def samples_from_store(store: CaseStore, recipe: Recipe, split: Split) -> list[T
     """
     samples = []
     for structure in recipe.structures:
-        for record in store.records(structure=structure.value, split=split):
+        for record in store.records(structure=structure.name, split=split):
             try:
                 case = store.load(record.id)
             except BrokenCaseError:

@@ -10,13 +10,13 @@ from napari_fedsam.personalization.recipe import Recipe
 from napari_fedsam.training.versions import Version, VersionStore
 
 
-def load_site_model(site_folder: Path, recipe: Recipe) -> tuple[PersonalisedModel, Version | None]:
+def load_site_model(folder: Path, recipe: Recipe) -> tuple[PersonalisedModel, Version | None]:
     """Build the recipe's model with the parameters of the site's active version.
 
     Parameters
     ----------
-    site_folder : Path
-        The site's home folder.
+    folder : Path
+        The folder of the site's profile.
     recipe : Recipe
 
     Returns
@@ -32,7 +32,7 @@ def load_site_model(site_folder: Path, recipe: Recipe) -> tuple[PersonalisedMode
         When the active version is damaged.
     """
     model = build_personalised_model(recipe)
-    store = VersionStore(site_folder / "versions")
+    store = VersionStore(folder / "versions")
     version = store.active()
     if version is None or version.recipe_hash != recipe.hash:
         return model, None
@@ -40,15 +40,15 @@ def load_site_model(site_folder: Path, recipe: Recipe) -> tuple[PersonalisedMode
     return model, version
 
 
-def model_in_training(site_folder: Path, recipe: Recipe) -> PersonalisedModel:
+def model_in_training(folder: Path, recipe: Recipe) -> PersonalisedModel:
     """Return the newest model of a site, which need not be the one in use.
 
     Parameters are trained on from time to time, whatever was judged in between.
 
     Parameters
     ----------
-    site_folder : Path
-        The site's home folder.
+    folder : Path
+        The folder of the site's profile.
     recipe : Recipe
 
     Raises
@@ -57,7 +57,7 @@ def model_in_training(site_folder: Path, recipe: Recipe) -> PersonalisedModel:
         When the newest version is damaged.
     """
     model = build_personalised_model(recipe)
-    versions = VersionStore(site_folder / "versions")
+    versions = VersionStore(folder / "versions")
     newest = versions.newest(recipe.hash)
     if newest is not None:
         versions.load_into(model, newest)

@@ -25,6 +25,7 @@ from napari_fedsam.training.errors import TrainingError
 from napari_fedsam.training.evaluation import PromptKind, evaluate
 from napari_fedsam.training.feature_cache import CachedEncoder, FeatureCache
 from napari_fedsam.training.local_update import Moment, local_update
+from napari_fedsam.training.profile_folder import FIRST, profile_folder
 from napari_fedsam.training.progress import Progress
 from napari_fedsam.training.samples import TrainingSample, samples_from_store
 from napari_fedsam.training.site_model import load_site_model, model_in_training
@@ -61,9 +62,13 @@ class SiteTrainingResult(BaseModel):
 
 
 def train_at_site(
-    site_folder: Path, recipe: Recipe, *, progress: Callable[[Progress], None] | None = None
+    site_folder: Path,
+    recipe: Recipe,
+    *,
+    profile: str = FIRST,
+    progress: Callable[[Progress], None] | None = None,
 ) -> SiteTrainingResult:
-    """Train the site's newest model on its cases and keep the outcome as a version.
+    """Train a profile's newest model on the site's cases and keep the outcome as a version.
 
     Parameters
     ----------
@@ -71,6 +76,8 @@ def train_at_site(
         The site's home folder.
     recipe : Recipe
         The federation's, or the site's own.
+    profile : str
+        Key of the profile whose versions are read and written.
     progress : callable, optional
 
     Raises
@@ -84,10 +91,11 @@ def train_at_site(
     if not samples:
         raise TrainingError("There are no training cases yet: accept some masks first.")
     cache = FeatureCache(site_folder / "cache")
-    in_use, active = load_site_model(site_folder, recipe)
+    folder = profile_folder(site_folder, profile)
+    in_use, active = load_site_model(folder, recipe)
     before = _dice(in_use if active else load_model(recipe.base_model), held_out, cache)
-    model = model_in_training(site_folder, recipe)
-    versions = VersionStore(site_folder / "versions")
+    model = model_in_training(folder, recipe)
+    versions = VersionStore(folder / "versions")
     seed = recipe.seed + len(versions.versions())
     due = [m for m in _MOMENTS if m == "update" or model.method.personalise]
     for number, moment in enumerate(due):
@@ -143,6 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("site_folder", type=Path)
     parser.add_argument("recipe", type=Path)
+    parser.add_argument("--profile", default=FIRST, help="key of the profile")
     given = parser.parse_args(arguments)
     threading.Thread(target=_end_with_standard_input, daemon=True).start()
 
@@ -155,6 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         result = train_at_site(
             given.site_folder,
             recipe,
+            profile=given.profile,
             progress=lambda p: tell(fraction=p.fraction, seconds_left=p.seconds_left),
         )
     except FedSamError as error:

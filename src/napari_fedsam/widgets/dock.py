@@ -35,6 +35,7 @@ from napari_fedsam.widgets.mask_layers import ROLE_KEY
 from napari_fedsam.widgets.mask_prompts import MaskPrompts
 from napari_fedsam.widgets.model_loading import ModelLoading
 from napari_fedsam.widgets.model_section import ModelSection
+from napari_fedsam.widgets.profile_switch import ProfileSwitch
 from napari_fedsam.widgets.prompt_section import PromptSection
 from napari_fedsam.widgets.propose_ahead import ProposeAhead
 from napari_fedsam.widgets.scan_display import ScanDisplay
@@ -93,22 +94,22 @@ class FedSamWidget(Actions):
         self._ahead = EncodeAhead(self.session, self._inference)
         self._models = ModelLoading(ModelSource(self.site_folder), self.background)
         self._build_sections()
-        self._site_panel = SitePanel(
-            Site(self.site_folder), self.federation_section, self.background, self._tell
-        )
+        site = Site(self.site_folder, self._models.source.profile)
+        self._site_panel = SitePanel(site, self.federation_section, self.background, self._tell)
         self._session_panel = SessionPanel(
             self.session,
             self.session_section,
-            self.site_folder / "sessions",
+            site.files.sessions,
             self.background,
             self._tell,
             open_scan=self.open_scan,
+            take_off=self._display.take_off,
         )
         self._proposals = ProposeAhead(self.session, self._ahead, self._load_global)
         self._worklist_panel = WorklistPanel(
             self.session,
             self.worklist_section,
-            WorklistFolder(self.site_folder / "worklists"),
+            WorklistFolder(site.files.worklists),
             self._proposals,
             self.background,
             tell=self._tell,
@@ -124,12 +125,20 @@ class FedSamWidget(Actions):
         self._structure_panel = StructurePanel(
             self.session,
             self.structure_section,
-            self._models.source,
+            self._model_source,
             self.background,
             self._tell,
         )
         self._training_panel = TrainingPanel(
-            self._models.source, self.store, self.training_section, self._tell
+            self._model_source, self.store, self.training_section, self._tell
+        )
+        self._profile_switch = ProfileSwitch(
+            self._site_panel,
+            self.session,
+            session_panel=self._session_panel,
+            worklist_panel=self._worklist_panel,
+            training_panel=self._training_panel,
+            tell=self._tell,
         )
         self._connect()
         self._lay_out()
@@ -178,6 +187,7 @@ class FedSamWidget(Actions):
         self._models.activity.connect(self._show_loading)
         self._training_panel.finished.connect(self._models.follow_site)
         self._site_panel.invitation_imported.connect(self._invitation_imported)
+        self._profile_switch.switched.connect(self._federation_switched)
         self.background.idle_changed.connect(self.idle_changed)
         self.viewer.layers.events.inserted.connect(self._layer_inserted)
         self.viewer.layers.events.removed.connect(self._layer_removed)
@@ -350,6 +360,7 @@ class FedSamWidget(Actions):
 
     def _refresh(self) -> None:
         self._site_panel.refresh()
+        self._profile_switch.follow()
         self._models.follow_site()
 
     def _use_model(self, model: ModelInUse, is_update: bool) -> None:
@@ -362,6 +373,9 @@ class FedSamWidget(Actions):
                 if model.is_personalised
                 else "Back to the base model"
             )
+
+    def _model_source(self) -> ModelSource:
+        return self._models.source
 
     def _load_global(self, model: ModelInUse) -> ModelInUse | None:
         if self._models.choice != SITE_MODEL:
@@ -378,6 +392,11 @@ class FedSamWidget(Actions):
     def _invitation_imported(self) -> None:
         self._structure_panel.offer_recipe()
         self._models.load(self._models.choice)
+
+    def _federation_switched(self) -> None:
+        profile = self.site.files.profile
+        self._models.use_source(ModelSource(self.site_folder, profile))
+        self._structure_panel.offer_recipe()
 
     def _adopt_open_scan(self) -> None:
         images = [layer for layer in self.viewer.layers if isinstance(layer, Image)]

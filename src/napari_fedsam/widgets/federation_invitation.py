@@ -25,12 +25,18 @@ class InvitationDialog(QDialog):
     ----------
     invitation : Invitation
     known : Invitation or None
-        The one in use; a new one of the same coordinator needs no telephone call.
+        The present one to the same federation; one by the same coordinator needs no call.
+    beside : str
+        Another federation of this machine, "" without one.
     parent : QWidget, optional
     """
 
     def __init__(
-        self, invitation: Invitation, known: Invitation | None, parent: QWidget | None = None
+        self,
+        invitation: Invitation,
+        known: Invitation | None,
+        beside: str = "",
+        parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
         self.setWindowTitle("Import an invitation")
@@ -51,6 +57,13 @@ class InvitationDialog(QDialog):
         self.buttons.rejected.connect(self.reject)
         layout = QVBoxLayout(self)
         layout.addLayout(self.words)
+        if beside and known is None:
+            layout.addWidget(
+                _words(
+                    "A further federation of this machine: keys, models and settings of "
+                    f"'{beside}' stay as they are."
+                )
+            )
         if known is not None and known.same_coordinator(invitation):
             layout.addWidget(_words("Signed by the coordinator whose invitation is in use here."))
         else:
@@ -62,10 +75,13 @@ class InvitationDialog(QDialog):
 
 
 def agree_to_invitation(
-    invitation: Invitation, known: Invitation | None, parent: QWidget | None = None
+    invitation: Invitation,
+    known: Invitation | None,
+    beside: str = "",
+    parent: QWidget | None = None,
 ) -> bool:
-    """Ask whether to import an invitation."""
-    dialog = InvitationDialog(invitation, known, parent)
+    """Ask whether to import an invitation (see `InvitationDialog`)."""
+    dialog = InvitationDialog(invitation, known, beside, parent)
     try:
         return bool(dialog.exec() == QDialog.DialogCode.Accepted)
     finally:

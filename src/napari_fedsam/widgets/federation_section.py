@@ -1,16 +1,17 @@
 """The part of the widget that joins and leaves a federation."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtGui import QDragEnterEvent, QDropEvent, QGuiApplication
-from qtpy.QtWidgets import QCheckBox, QFileDialog, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QWidget
 from superqt import QToggleSwitch
 
 from napari_fedsam.federation.site_settings import SiteSettings
 from napari_fedsam.federation.site_state import Phase, SiteState
 from napari_fedsam.widgets.dice_plot import DicePlot
-from napari_fedsam.widgets.section_parts import button, column, row, words
+from napari_fedsam.widgets.section_parts import button, column, narrow, row, words
 
 _DEFAULTS = SiteSettings()
 _SETTINGS = (
@@ -27,13 +28,14 @@ _SETTINGS = (
 class FederationSection(QWidget):
     """Coordinator, one toggle, the state in words, and what was exchanged.
 
-    Signals: `join_wanted`, `leave_wanted`, `invitation_chosen` (path), `key_wanted`,
-    `test_wanted`, `audit_wanted`, `setting_wanted` (name in `SiteSettings`, whether).
+    Signals: `join_wanted`, `leave_wanted`, `invitation_chosen` (path), `federation_chosen` (name),
+    `key_wanted`, `test_wanted`, `audit_wanted`, `setting_wanted` (name in `SiteSettings`, whether).
     """
 
     join_wanted = Signal()
     leave_wanted = Signal()
     invitation_chosen = Signal(object)
+    federation_chosen = Signal(str)
     key_wanted = Signal()
     test_wanted = Signal()
     audit_wanted = Signal()
@@ -42,6 +44,14 @@ class FederationSection(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.setAcceptDrops(True)
+        self.federations = narrow(QComboBox())
+        self.federations.setToolTip(
+            "The federation that this window works for; keys, models, sessions and settings of "
+            "the others stay as they are"
+        )
+        self.federations.activated.connect(
+            lambda _: self.federation_chosen.emit(self.federations.currentText())
+        )
         self.address = words()
         self.choose_invitation = button(
             "Import invitation…",
@@ -72,6 +82,7 @@ class FederationSection(QWidget):
         self.numbers = words()
         self.plot = DicePlot()
         layout = column(self)
+        layout.addWidget(self.federations)
         layout.addWidget(self.address)
         layout.addWidget(row(self.choose_invitation, self.copy_key))
         layout.addWidget(row(self.test, self.audit))
@@ -79,6 +90,7 @@ class FederationSection(QWidget):
         layout.addWidget(row(*self.settings.values()))
         for label in (self.state, self.message, self.numbers, self.plot):
             layout.addWidget(label)
+        self.show_federations(())
         self.show_state(SiteState())
 
     def _setting(self, name: str, text: str, tip: str) -> QCheckBox:
@@ -86,6 +98,13 @@ class FederationSection(QWidget):
         box.setToolTip(tip)
         box.toggled.connect(lambda checked: self.setting_wanted.emit(name, checked))
         return box
+
+    def show_federations(self, names: Sequence[str]) -> None:
+        """Offer the federations of this machine, once there are several."""
+        self.federations.setVisible(len(names) > 1)
+        if list(names) != [self.federations.itemText(i) for i in range(self.federations.count())]:
+            self.federations.clear()
+            self.federations.addItems(list(names))
 
     def show_state(
         self, state: SiteState, *, changing: str = "", settings: SiteSettings = _DEFAULTS
@@ -101,8 +120,11 @@ class FederationSection(QWidget):
             What the user has set.
         """
         has_invitation = bool(state.address)
+        self.federations.setCurrentIndex(self.federations.findText(state.federation))
+        self.federations.setEnabled(not changing)
+        is_named_above = self.federations.count() > 1
         self.address.setText(
-            f"{state.federation} at {state.address}"
+            f"{'Coordinator' if is_named_above else state.federation} at {state.address}"
             if has_invitation
             else "No federation yet: import the invitation that its coordinator sent you."
         )
@@ -123,7 +145,7 @@ class FederationSection(QWidget):
                 box.setChecked(getattr(settings, name))
         taking_part = state.phase is not Phase.OFFLINE
         self.toggle.setEnabled((has_invitation or taking_part) and not changing)
-        self.choose_invitation.setEnabled(not taking_part and not changing)
+        self.choose_invitation.setEnabled(not changing)
         if not changing:
             with QSignalBlocker(self.toggle):
                 self.toggle.setChecked(taking_part)
@@ -136,7 +158,7 @@ class FederationSection(QWidget):
         (self.join_wanted if checked else self.leave_wanted).emit()
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:  # noqa: N802
-        """Accept one JSON file while another federation can be chosen."""
+        """Accept one JSON file while an invitation can be imported."""
         if self.choose_invitation.isEnabled() and _dropped_file(event) is not None:
             event.acceptProposedAction()
 

@@ -7,6 +7,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_fedsam.annotation.model_in_use import ModelInUse
 from napari_fedsam.annotation.model_source import SITE_MODEL, ModelSource
 from napari_fedsam.errors import FedSamError
+from napari_fedsam.sam.registry import DEFAULT_MODEL
 from napari_fedsam.training.versions import Version
 from napari_fedsam.widgets.background import Background
 
@@ -39,6 +40,13 @@ class ModelLoading(QObject):
     def idle(self) -> bool:
         """Whether the chosen model is in use, or could not be loaded."""
         return not self._busy
+
+    def use_source(self, source: ModelSource) -> None:
+        """Load the model of another of the site's federations from now on."""
+        self.source = source
+        # A version of the same number is another one there.
+        self._model, self._seen_version = None, None
+        self.load(SITE_MODEL)
 
     def load(self, choice: str) -> None:
         """Load a model; the last choice wins."""
@@ -79,21 +87,21 @@ class ModelLoading(QObject):
             self.unused_changed.emit(version)
 
     def _start(self) -> None:
-        choice = self._wanted or SITE_MODEL
+        choice, source = self._wanted or SITE_MODEL, self.source
         self._wanted = None
         self._busy = True
         self.activity.emit("loading the model", -1.0)
 
         def job() -> tuple[ModelInUse, int | None]:
             # Read before loading: a version that comes meanwhile is loaded next time.
-            version = self.source.active_version
-            return self.source.load(choice, progress=self._tell_progress), version
+            version = source.active_version
+            return source.load(choice, progress=self._tell_progress), version
 
         self._background.run(
             "model",
             job,
-            lambda found: self._done(choice, *found),
-            lambda error: self._fail(choice, error),
+            lambda found: self._done(choice, source, *found),
+            lambda error: self._fail(choice, source, error),
         )
 
     def _tell_progress(self, fraction: float) -> None:
@@ -101,7 +109,12 @@ class ModelLoading(QObject):
         if not self._background.closed:
             self.activity.emit("fetching the model", fraction)
 
-    def _done(self, choice: str, model: ModelInUse, version: int | None) -> None:
+    def _done(
+        self, choice: str, source: ModelSource, model: ModelInUse, version: int | None
+    ) -> None:
+        if source is not self.source:
+            self._rest()
+            return
         is_update = (
             self._model is not None
             and choice == self.choice == SITE_MODEL
@@ -111,8 +124,11 @@ class ModelLoading(QObject):
         self._rest()
         self.loaded.emit(model, is_update)
 
-    def _fail(self, choice: str, error: FedSamError) -> None:
-        if choice == self.choice == SITE_MODEL:
+    def _fail(self, choice: str, source: ModelSource, error: FedSamError) -> None:
+        if self._model is None and choice == SITE_MODEL and self._wanted is None:
+            # Another federation's model must not go on answering in this one's place.
+            self._wanted = DEFAULT_MODEL
+        elif source is self.source and choice == self.choice == SITE_MODEL:
             # Not tried again until yet another version comes.
             self._seen_version = self._active_or_seen()
         self._rest()

@@ -59,8 +59,8 @@ class ProposeAhead(QObject):
         """Whether a scan is being proposed on."""
         return self._task is not None
 
-    def use(self, worklist: Worklist) -> None:
-        """Propose on the scans of another worklist."""
+    def use(self, worklist: Worklist | None) -> None:
+        """Propose on the scans of another worklist, or on none."""
         self._worklist = worklist
         self._try_again()
 

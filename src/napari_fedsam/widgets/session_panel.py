@@ -41,6 +41,8 @@ class SessionPanel:
         Shows an error.
     open_scan : callable
         Opens a scan's file in a worker.
+    take_off : callable
+        Closes the open scan and takes its layers off the viewer.
     """
 
     def __init__(
@@ -52,13 +54,14 @@ class SessionPanel:
         tell: Callable[[FedSamError], None],
         *,
         open_scan: Callable[[Path], object],
+        take_off: Callable[[], None],
     ) -> None:
         self._session = session
         self._section = section
-        self._folder = folder
         self._background = background
         self._tell = tell
         self._open_scan = open_scan
+        self._take_off = take_off
         self._autosave = Autosave(session, folder)
         self._left: LeftBehind | None = None
         self._awaited: SavedSession | None = None
@@ -67,7 +70,7 @@ class SessionPanel:
         self._timer = QTimer(section)
         self._timer.timeout.connect(self.save_now)
         self._timer.start(AUTOSAVE_MS)
-        background.run("disk", lambda: newest_left_behind(folder), self._offer, tell)
+        self._look_for_left_behind()
 
     def save_now(self) -> None:
         """Write what changed since the last time, in a worker."""
@@ -124,6 +127,27 @@ class SessionPanel:
             "disk", lambda: acceptances_of(saved, scan, store), bring_back, self._tell
         )
 
+    def put_away(self, then: Callable[[], None]) -> None:
+        """Save and close the open scan if something was done on it.
+
+        `then` is not called when the session cannot be saved; the scan stays open.
+        """
+        job = self._autosave.job()
+        if job is not None:
+            # What is done meanwhile is found, and saved, when this comes back.
+            self._background.run("autosave", job, lambda _: self.put_away(then), self._tell)
+            return
+        if self._session.has_work:
+            self._take_off()
+        then()
+
+    def use_folder(self, folder: Path) -> None:
+        """Keep sessions in another folder, and offer to restore what was left behind there."""
+        self._awaited = None
+        self._autosave.close()
+        self._autosave = Autosave(self._session, folder)
+        self._look_for_left_behind()
+
     def close(self) -> None:
         """Write what is left, and stop."""
         self._timer.stop()
@@ -134,6 +158,10 @@ class SessionPanel:
             except AnnotationError as error:
                 self._tell(error)
         self._autosave.close()
+
+    def _look_for_left_behind(self) -> None:
+        folder = self._autosave.folder
+        self._background.run("disk", lambda: newest_left_behind(folder), self._offer, self._tell)
 
     def _offer(self, left: LeftBehind | None) -> None:
         self._left = left

@@ -24,8 +24,8 @@ class StructurePanel:
     ----------
     session : AnnotationSession
     section : StructureSection
-    source : ModelSource
-        Where the federation's recipe is found.
+    source : callable
+        Returns where the recipe of the federation in use is found.
     background : Background
     tell : callable
         Shows an error.
@@ -35,7 +35,7 @@ class StructurePanel:
         self,
         session: AnnotationSession,
         section: StructureSection,
-        source: ModelSource,
+        source: Callable[[], ModelSource],
         background: Background,
         tell: Callable[[FedSamError], None],
     ) -> None:
@@ -51,7 +51,7 @@ class StructurePanel:
     def offer_recipe(self) -> None:
         """Offer the structures that the federation has agreed on, if there is one."""
         try:
-            structures = self._source.structures()
+            structures = self._source().structures()
         except FedSamError as error:
             self._tell(error)
             return

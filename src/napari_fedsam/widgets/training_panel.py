@@ -22,13 +22,14 @@ class TrainingPanel(QObject):
 
     def __init__(
         self,
-        source: ModelSource,
+        source: Callable[[], ModelSource],
         store: CaseStore,
         section: TrainingSection,
         tell: Callable[[FedSamError], None],
     ) -> None:
         super().__init__()
-        self.training = LocalTraining(source)
+        self.training = LocalTraining()
+        self._source = source
         self._store = store
         self._section = section
         self._tell = tell
@@ -42,7 +43,7 @@ class TrainingPanel(QObject):
         """Train on the kept cases."""
         try:
             structures = {r.structure.value: r.structure for r in self._store.records()}
-            self.training.start(list(structures.values()))
+            self.training.start(self._source(), list(structures.values()))
         except FedSamError as error:
             self._tell(error)
 

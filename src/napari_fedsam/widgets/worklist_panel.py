@@ -77,7 +77,7 @@ class WorklistPanel:
         self._saved_places: tuple[SavedPlace, ...] = ()
         self._clock = WorkClock()
         self._spent = 0.0
-        self._newest: dict[Path, WorklistState] = {}
+        self._newest: dict[tuple[WorklistFolder, Path], WorklistState] = {}
         self._writing = threading.Lock()
         self._saving = QTimer(section)
         self._saving.setSingleShot(True)
@@ -116,6 +116,27 @@ class WorklistPanel:
             self._write_down()
             worklist.flag(worklist.current, flag)
         self._go_on(worklist)
+
+    def put_away(self, then: Then) -> None:
+        """Save and close the worklist and its scan; `then` is not called when that fails."""
+        if self._is_moving:
+            self._tell(AnnotationError("A scan is being opened: wait until it shows."))
+        else:
+            self._leave(lambda: self._close_list(then))
+
+    def use_folder(self, folder: Path) -> None:
+        """Keep worklists in another folder, and offer the one that was open there last."""
+        self._folder = WorklistFolder(folder)
+        self._background.run("disk", self._folder.newest, self._section.offer, self._tell)
+
+    def _close_list(self, then: Then) -> None:
+        if self.worklist is not None:
+            self.worklist.changed.disconnect(self._changed)
+            self._save()
+            self.worklist = None
+            self._section.show_worklist(None)
+            self._proposals.use(None)
+        then()
 
     def _go_on(self, worklist: Worklist) -> None:
         index = worklist.next(self._session.view.structure.value)
@@ -271,16 +292,18 @@ class WorklistPanel:
 
     def _save(self) -> None:
         if self.worklist is not None:
-            origin = self.worklist.origin
-            self._newest[origin] = self.worklist.state
-            self._background.run(
-                "worklist", lambda: self._write(origin), lambda _: None, self._tell
-            )
+            which = self._note_newest(self.worklist)
+            self._background.run("worklist", lambda: self._write(which), lambda _: None, self._tell)
 
-    def _write(self, origin: Path) -> None:
+    def _note_newest(self, worklist: Worklist) -> tuple[WorklistFolder, Path]:
+        which = self._folder, worklist.origin
+        self._newest[which] = worklist.state
+        return which
+
+    def _write(self, which: tuple[WorklistFolder, Path]) -> None:
         # An older state must not be written over the one that is written on closing.
         with self._writing:
-            self._folder.save(self._newest[origin])
+            which[0].save(self._newest[which])
 
     def _show_model(self) -> None:
         session = self._session
@@ -300,7 +323,6 @@ class WorklistPanel:
                 self._write_down()
                 if self._is_edited or state_of(self._session).places != self._saved_places:
                     self._saving_job()()
-            self._newest[self.worklist.origin] = self.worklist.state
-            self._write(self.worklist.origin)
+            self._write(self._note_newest(self.worklist))
         except FedSamError as error:
             self._tell(error)

@@ -37,8 +37,8 @@ class WorklistModel(QAbstractListModel):
         super().__init__()
         self._worklist: Worklist | None = None
 
-    def show(self, worklist: Worklist) -> None:
-        """Show a worklist."""
+    def show(self, worklist: Worklist | None) -> None:
+        """Show a worklist, or none."""
         self.beginResetModel()
         self._worklist = worklist
         self.endResetModel()
@@ -126,13 +126,14 @@ class WorklistSection(QWidget):
         self.offer(None)
         self.refresh()
 
-    def show_worklist(self, worklist: Worklist) -> None:
-        """Show a worklist."""
+    def show_worklist(self, worklist: Worklist | None) -> None:
+        """Show a worklist, or none."""
         self._worklist = worklist
         self.model.show(worklist)
         self.resume.hide()
-        with QSignalBlocker(self.orders):
-            self.orders.setCurrentIndex(self.orders.findData(worklist.order))
+        if worklist is not None:
+            with QSignalBlocker(self.orders):
+                self.orders.setCurrentIndex(self.orders.findData(worklist.order))
         self.refresh()
         self.show_current()
 
