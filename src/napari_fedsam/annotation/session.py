@@ -14,6 +14,7 @@ from psygnal import Signal
 from napari_fedsam.annotation.acceptance import Acceptance, DiskJobs
 from napari_fedsam.annotation.accepting import Accepting
 from napari_fedsam.annotation.ask import Ask
+from napari_fedsam.annotation.crosshair import Crosshair
 from napari_fedsam.annotation.errors import AnnotationError
 from napari_fedsam.annotation.history import History
 from napari_fedsam.annotation.label_edit import LabelEdit
@@ -40,6 +41,8 @@ class AnnotationSession(Prompting, Accepting):
     ----------
     auto_propose : bool
         Whether a slice that is arrived at gets the model's proposal.
+    crosshair : Crosshair
+        The point that links this scan to others.
     """
 
     model_changed: ClassVar[Signal] = Signal()
@@ -50,6 +53,7 @@ class AnnotationSession(Prompting, Accepting):
     ) -> None:
         super().__init__(store, annotator=annotator, disk=disk)
         self.auto_propose = False
+        self.crosshair = Crosshair(self.view)
         self.view.slice_changed.connect(self._arrived)
         self.view.structure_changed.connect(self._arrived)
         self.view.window_changed.connect(self.answering.work_wanted.emit)
@@ -59,6 +63,8 @@ class AnnotationSession(Prompting, Accepting):
 
     def open_scan(self, scan: Scan, segmentation: NDArray[Any] | None = None) -> None:
         """Begin to annotate a scan, on the middle slice of its acquired plane.
+
+        A scan that the crosshair links to the one before begins on the slice nearest to it.
 
         Parameters
         ----------
@@ -77,7 +83,7 @@ class AnnotationSession(Prompting, Accepting):
         self.opened.emit()
 
     def _look_at(self, scan: Scan | None) -> None:
-        self.view.open(scan)
+        self.view.open(scan, None if scan is None else self.crosshair.start_of(scan))
         self._forget()
         self.answering.hover.point_at(None)
         self.answering.forget()
