@@ -1,5 +1,6 @@
-"""Where napari-fedsam keeps what belongs to this user on this machine."""
+"""Where napari-fedsam keeps what belongs to this user on this machine, and who that is."""
 
+import getpass
 import os
 from pathlib import Path
 
@@ -23,3 +24,11 @@ def home() -> Path:
 def cache_folder() -> Path:
     """Return the folder for what can be fetched or computed again (model checkpoints)."""
     return Path(platformdirs.user_cache_dir("napari-fedsam", appauthor=False))
+
+
+def user_name() -> str:
+    """Return the login name of whoever runs this; "" where the system knows none."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return ""

@@ -57,6 +57,10 @@ class SessionState(BaseModel):
     window : (float, float)
     structures : tuple of Structure
     preserve_others : bool
+    linked : bool
+        Whether other open scans are linked by the crosshair.
+    crosshair : (float, float, float) or None
+        Its physical point in mm.
     places : tuple of SavedPlace
     """
 
@@ -71,6 +75,8 @@ class SessionState(BaseModel):
     window: tuple[float, float]
     structures: tuple[Structure, ...]
     preserve_others: bool
+    linked: bool = False
+    crosshair: tuple[float, float, float] | None = None
     places: tuple[SavedPlace, ...]
 
 

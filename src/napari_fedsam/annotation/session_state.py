@@ -41,6 +41,8 @@ def state_of(session: AnnotationSession) -> SessionState:
         window=(view.window.low, view.window.high),
         structures=view.structures,
         preserve_others=session.preserve_others,
+        linked=session.crosshair.is_on,
+        crosshair=session.crosshair.point,
         places=tuple(places),
     )
 
@@ -104,6 +106,9 @@ def restore(session: AnnotationSession, saved: SavedSession, accepted: list[Acce
     asks = {_place(where): Ask.from_json(where.prompts) for where in state.places if where.prompts}
     session.resume(asks, accepted, saved.edits)
     view.show_slice(state.axis, state.index)
+    session.crosshair.turn(state.linked)
+    if state.crosshair is not None:
+        session.crosshair.move_to(state.crosshair)
 
 
 def _where(place: Place) -> dict[str, Any]:

@@ -68,8 +68,8 @@ class Viewpoint:
         """Number of slices in the present plane."""
         return self.shape[self.slice.axis]
 
-    def open(self, scan: Scan | None) -> None:
-        """Look at the middle slice of a scan's acquired plane, or at nothing."""
+    def open(self, scan: Scan | None, start: SliceKey | None = None) -> None:
+        """Look at a slice of a scan, by default the middle of its acquired plane, or at nothing."""
         self.number += 1
         self.scan = scan
         if scan is None:
@@ -78,7 +78,7 @@ class Viewpoint:
         else:
             self.display = scan.orientation.to_display(scan.pixels)
             axis = scan.orientation.display_axis(scan.slice_axis)
-            self.slice = SliceKey(axis, self.shape[axis] // 2)
+            self.slice = start or SliceKey(axis, self.shape[axis] // 2)
             self.window = default_window(scan)
         self.scan_changed.emit()
 

@@ -11,6 +11,7 @@ from napari_fedsam.annotation.volume_tools import fill_holes, largest_component,
 from napari_fedsam.annotation.worklist import Flag
 from napari_fedsam.widgets.cursor_preview import CursorPreview
 from napari_fedsam.widgets.key_list import show_keys
+from napari_fedsam.widgets.link_panel import LinkPanel
 from napari_fedsam.widgets.mask_prompts import MaskPrompts
 from napari_fedsam.widgets.prompt_layers import Tool
 from napari_fedsam.widgets.scan_display import ScanDisplay
@@ -27,6 +28,7 @@ class Actions(QWidget):
     _display: ScanDisplay
     _cursor_preview: CursorPreview
     _window_drag: WindowDrag
+    _links: LinkPanel
     _mask_prompts: MaskPrompts
     _volume_panel: VolumePanel
     _session_panel: SessionPanel
@@ -73,6 +75,22 @@ class Actions(QWidget):
             self._window_drag.start()
         else:
             self._window_drag.stop()
+
+    def toggle_link(self) -> None:
+        """Link the open scans by a crosshair, or stop that."""
+        self._links.toggle()
+
+    def move_crosshair(self, held: bool) -> None:
+        """Let the crosshair follow the cursor, while a key is held."""
+        self._links.follow(held)
+
+    def toggle_side_by_side(self) -> None:
+        """Show the linked scans beside the canvas, or stop that."""
+        self._links.toggle_side_by_side()
+
+    def switch_scan(self) -> None:
+        """Annotate the next of the open scans."""
+        self._links.switch()
 
     def use_neighbour(self) -> None:
         """Start from the mask of the neighbouring slice."""

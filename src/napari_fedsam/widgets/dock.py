@@ -1,16 +1,14 @@
 """The dock widget: annotate a scan with a model that this site helps to train."""
 
-import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
 from napari.utils.notifications import show_error, show_info
 from napari.utils.theme import get_theme
-from qtpy.QtCore import QEvent, Qt, QTimer, Signal
-from qtpy.QtWidgets import QFrame, QLabel, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtCore import QEvent, QTimer, Signal
+from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
-from napari_fedsam import __version__
 from napari_fedsam.annotation.model_in_use import ModelInUse
 from napari_fedsam.annotation.model_source import SITE_MODEL, ModelSource
 from napari_fedsam.annotation.session import AnnotationSession
@@ -20,7 +18,7 @@ from napari_fedsam.cases.case import Structure
 from napari_fedsam.cases.store import CaseStore
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.federation.site import Site
-from napari_fedsam.settings import home
+from napari_fedsam.settings import home, user_name
 from napari_fedsam.widgets.actions import Actions
 from napari_fedsam.widgets.background import Background, DiskLane
 from napari_fedsam.widgets.case_panel import CasePanel
@@ -30,18 +28,19 @@ from napari_fedsam.widgets.encode_ahead import EncodeAhead
 from napari_fedsam.widgets.federation_section import FederationSection
 from napari_fedsam.widgets.inference import InferenceLoop
 from napari_fedsam.widgets.keys import ACTION_CALLS, bind_keys, unbind_keys
-from napari_fedsam.widgets.layers import scan_of
-from napari_fedsam.widgets.mask_layers import ROLE_KEY
+from napari_fedsam.widgets.link_panel import LinkPanel
+from napari_fedsam.widgets.link_section import LinkSection
 from napari_fedsam.widgets.mask_prompts import MaskPrompts
 from napari_fedsam.widgets.model_loading import ModelLoading
 from napari_fedsam.widgets.model_section import ModelSection
+from napari_fedsam.widgets.open_scans import OpenScans
 from napari_fedsam.widgets.profile_switch import ProfileSwitch
 from napari_fedsam.widgets.prompt_section import PromptSection
 from napari_fedsam.widgets.propose_ahead import ProposeAhead
 from napari_fedsam.widgets.scan_display import ScanDisplay
 from napari_fedsam.widgets.scan_opening import ScanOpening
 from napari_fedsam.widgets.scan_section import ScanSection
-from napari_fedsam.widgets.section_parts import Section
+from napari_fedsam.widgets.section_stack import SectionStack
 from napari_fedsam.widgets.session_panel import SessionPanel
 from napari_fedsam.widgets.session_section import SessionSection
 from napari_fedsam.widgets.site_panel import SitePanel
@@ -83,9 +82,8 @@ class FedSamWidget(Actions):
         self.background = Background(self)
         self.store = CaseStore(self.site_folder / "cases")
         self.session = AnnotationSession(
-            self.store, annotator=_user_name(), disk=DiskLane(self.background)
+            self.store, annotator=user_name(), disk=DiskLane(self.background)
         )
-        self._openings: list[ScanOpening] = []
         self._is_closed = False
         self._display = ScanDisplay(viewer, self.session)
         self._cursor_preview = CursorPreview(viewer, self.session, self._display.prompts)
@@ -94,6 +92,7 @@ class FedSamWidget(Actions):
         self._ahead = EncodeAhead(self.session, self._inference)
         self._models = ModelLoading(ModelSource(self.site_folder), self.background)
         self._build_sections()
+        self._scans = OpenScans(viewer, self._display, self.scan_section, self._tell)
         site = Site(self.site_folder, self._models.source.profile)
         self._site_panel = SitePanel(site, self.federation_section, self.background, self._tell)
         self._session_panel = SessionPanel(
@@ -140,6 +139,8 @@ class FedSamWidget(Actions):
             training_panel=self._training_panel,
             tell=self._tell,
         )
+        links = self.session, self.link_section, self._scans, self._display.prompts
+        self._links = LinkPanel(viewer, *links, owner=self)
         self._connect()
         self._lay_out()
         bind_keys(viewer, self)
@@ -150,7 +151,7 @@ class FedSamWidget(Actions):
         self._timer.timeout.connect(self._refresh)
         self._timer.start(REFRESH_MS)
         self._models.load(SITE_MODEL)
-        self._adopt_open_scan()
+        self._scans.choose_newest()
 
     # --- building
 
@@ -158,6 +159,7 @@ class FedSamWidget(Actions):
         view = self.session.view
         self.session_section = SessionSection()
         self.scan_section = ScanSection(self.viewer, view)
+        self.link_section = LinkSection(self.do)
         self.worklist_section = WorklistSection(self.do)
         self.model_section = ModelSection()
         self.structure_section = StructureSection(view)
@@ -175,7 +177,9 @@ class FedSamWidget(Actions):
         self.session.failed.connect(self._tell)
         self.scan_section.open_wanted.connect(self.open_scan)
         self.scan_section.layer_chosen.connect(self.choose_layer)
-        self.scan_section.plane_chosen.connect(self._display.binding.show_plane)
+        self.scan_section.plane_chosen.connect(self._show_plane)
+        self._scans.chosen.connect(self._scan_chosen)
+        self._scans.idle_changed.connect(self.idle_changed)
         self.model_section.model_chosen.connect(self._models.load)
         self.model_section.back_wanted.connect(self._models.go_back)
         self._display.prompts.tool_changed.connect(self.prompt_section.show_tool)
@@ -189,40 +193,27 @@ class FedSamWidget(Actions):
         self._site_panel.invitation_imported.connect(self._invitation_imported)
         self._profile_switch.switched.connect(self._federation_switched)
         self.background.idle_changed.connect(self.idle_changed)
-        self.viewer.layers.events.inserted.connect(self._layer_inserted)
-        self.viewer.layers.events.removed.connect(self._layer_removed)
         self.viewer.events.theme.connect(self._apply_theme)
         self.viewer.window._qt_window.installEventFilter(self)
 
     def _lay_out(self) -> None:
         self.setObjectName("napari-fedsam")
-        body = QWidget()
-        column = QVBoxLayout(body)
-        column.setContentsMargins(6, 4, 6, 4)
-        column.setSpacing(6)
-        column.addWidget(self.session_section.offer)
-        for title, section in (
-            ("Scan", self.scan_section),
-            ("Worklist", self.worklist_section),
-            ("Model", self.model_section),
-            ("Structure", self.structure_section),
-            ("Prompts", self.prompt_section),
-            ("Volume", self.volume_section),
-            ("Cases", self.cases_section),
-            ("Federation", self.federation_section),
-            ("Training", self.training_section),
-            ("Session", self.session_section),
-        ):
-            column.addWidget(Section(title, section))
-        column.addStretch(1)
-        about = QLabel(f"napari-fedsam {__version__}: research use only")
-        about.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        column.addWidget(about)
-        self._scroll = QScrollArea()
-        self._scroll.setWidget(body)
-        self._scroll.setWidgetResizable(True)
-        self._scroll.setFrameShape(QFrame.Shape.NoFrame)
-        self._scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self._scroll = SectionStack(
+            self.session_section.offer,
+            {
+                "Scan": self.scan_section,
+                "Linked scans": self.link_section,
+                "Worklist": self.worklist_section,
+                "Model": self.model_section,
+                "Structure": self.structure_section,
+                "Prompts": self.prompt_section,
+                "Volume": self.volume_section,
+                "Cases": self.cases_section,
+                "Federation": self.federation_section,
+                "Training": self.training_section,
+                "Session": self.session_section,
+            },
+        )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._scroll)
@@ -235,10 +226,7 @@ class FedSamWidget(Actions):
     def idle(self) -> bool:
         """Whether nothing runs or waits in the background."""
         return (
-            self.background.idle
-            and self._inference.idle
-            and self._models.idle
-            and not self._openings
+            self.background.idle and self._inference.idle and self._models.idle and self._scans.idle
         )
 
     @property
@@ -295,27 +283,11 @@ class FedSamWidget(Actions):
 
     def open_scan(self, path: Path | str) -> ScanOpening:
         """Open a file or DICOM folder in a worker and annotate it."""
-        opening = ScanOpening(self.viewer, Path(path))
-        self._openings.append(opening)
-        opening.ended.connect(self._opening_ended)
-        self.idle_changed.emit()
-        return opening
+        return self._scans.open(Path(path))
 
     def choose_layer(self, layer: Image | None) -> None:
         """Annotate the scan of an image layer."""
-        if layer is None:
-            return
-        try:
-            is_new = self._display.show(layer)
-        except FedSamError as error:
-            self._tell(error)
-            return
-        self.scan_section.show_layer(layer)
-        scan = self.session.scan
-        if is_new and scan is not None:
-            # Hashing every voxel takes a while on a large scan; accepting needs it.
-            self.background.run("scan", lambda: scan.fingerprint, lambda _: None, self._tell)
-            self._session_panel.scan_opened(scan)
+        self._scans.choose(layer)
 
     def set_structure(self, structure: Structure | int | str) -> None:
         """Segment a structure: one on offer by value or name, or a new one."""
@@ -332,11 +304,11 @@ class FedSamWidget(Actions):
         self._is_closed = True
         self._timer.stop()
         self.viewer.window._qt_window.removeEventFilter(self)
-        self.viewer.layers.events.inserted.disconnect(self._layer_inserted)
-        self.viewer.layers.events.removed.disconnect(self._layer_removed)
+        self._canvas.removeEventFilter(self)
         self.viewer.events.theme.disconnect(self._apply_theme)
         unbind_keys(self.viewer)
-        self._canvas.removeEventFilter(self)
+        self._links.close()
+        self._scans.close()
         self._worklist_panel.close()
         self._session_panel.close()
         self._volume_panel.close()
@@ -349,6 +321,7 @@ class FedSamWidget(Actions):
         self.volume_section.close_section()
         self.worklist_section.close_section()
         self.scan_section.close_section()
+        self.link_section.close_section()
         self._training_panel.close()
         self._site_panel.close()
         self.background.close()
@@ -398,23 +371,15 @@ class FedSamWidget(Actions):
         self._models.use_source(ModelSource(self.site_folder, profile))
         self._structure_panel.offer_recipe()
 
-    def _adopt_open_scan(self) -> None:
-        images = [layer for layer in self.viewer.layers if isinstance(layer, Image)]
-        ours = [layer for layer in images if scan_of(layer) is not None]
-        if ours:
-            self.choose_layer(ours[-1])
+    def _scan_chosen(self) -> None:
+        scan = self.session.scan
+        if scan is not None:
+            # Hashing every voxel takes a while on a large scan; accepting needs it.
+            self.background.run("scan", lambda: scan.fingerprint, lambda _: None, self._tell)
+            self._session_panel.scan_opened(scan)
 
-    def _layer_inserted(self, event: Any) -> None:
-        layer = event.value
-        if isinstance(layer, Image) and scan_of(layer) and ROLE_KEY not in layer.metadata:
-            self.choose_layer(layer)
-
-    def _layer_removed(self, event: Any) -> None:
-        self._display.forget(event.value)
-
-    def _opening_ended(self, opening: ScanOpening) -> None:
-        self._openings.remove(opening)
-        self.idle_changed.emit()
+    def _show_plane(self, axis: int) -> None:
+        self._display.binding.show_plane(axis, self.session.crosshair.index_along(axis))
 
     def _apply_theme(self) -> None:
         theme = get_theme(self.viewer.theme)
@@ -446,10 +411,3 @@ class FedSamWidget(Actions):
     def _shut_down_unless_visible(self, window: QWidget) -> None:
         if not window.isVisible():
             self.shut_down()
-
-
-def _user_name() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):
-        return ""

@@ -39,9 +39,12 @@ class ViewpointBinding:
         self._show_slice()
         self._viewer.reset_view()
 
-    def show_plane(self, axis: int) -> None:
-        """Look at the scan across another display axis, where the sliders stand."""
-        self._viewer.dims.ndisplay = 2
+    def show_plane(self, axis: int, index: int | None = None) -> None:
+        """Look at the scan across another display axis, by default where the sliders stand."""
+        dims = self._viewer.dims
+        dims.ndisplay = 2
+        if index is not None:
+            dims.set_point(axis + dims.ndim - 3, index * self._step(axis) + self._start(axis))
         self._set_order(axis)
         self._viewer.reset_view()
 

@@ -1,0 +1,168 @@
+"""A scan that is being annotated: its prompts, its segmentation, and every step back and forth."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from psygnal import Signal
+
+from napari_fedsam.annotation.acceptance import Acceptance
+from napari_fedsam.annotation.answering import Answering
+from napari_fedsam.annotation.ask import Ask
+from napari_fedsam.annotation.errors import AnnotationError
+from napari_fedsam.annotation.history import History, Step
+from napari_fedsam.annotation.label_edit import Indices, LabelEdit
+from napari_fedsam.annotation.model_in_use import ModelInUse
+from napari_fedsam.annotation.viewpoint import Viewpoint
+from napari_fedsam.annotation.work import Place, Preview
+from napari_fedsam.imaging.scan import Scan
+
+
+class Workspace:
+    """What a session works on, and the steps that were taken.
+
+    Attributes
+    ----------
+    view : Viewpoint
+        Scan, slice, window and structure.
+    answering : Answering
+        Model, preview and pending work.
+    segmentation : unsigned integer array in display order
+        The accepted structure values.
+    preserve_others : bool
+        Whether accepted masks spare what other structures cover.
+    write_labels : callable
+        Writes values at indices of the segmentation; a view replaces it to show them.
+    """
+
+    ask_changed: ClassVar[Signal] = Signal()
+    edited: ClassVar[Signal] = Signal(LabelEdit)
+    preserve_changed: ClassVar[Signal] = Signal()
+    failed: ClassVar[Signal] = Signal(Exception)
+
+    def __init__(self) -> None:
+        self.view = Viewpoint()
+        self.answering = Answering(self.view, lambda: self.ask)
+        self.preserve_others = False
+        self.write_labels: Callable[[Indices, NDArray[Any]], None] = self._write_directly
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin anew on the scan that is open."""
+        self.segmentation: NDArray[Any] = np.zeros(self.view.shape, np.uint8)
+        self._asks: dict[Place, Ask] = {}
+        self._started: dict[Place, float] = {}
+        self._accepted: dict[Place, Acceptance] = {}
+        self._history = History()
+
+    @property
+    def scan(self) -> Scan | None:
+        """The open scan."""
+        return self.view.scan
+
+    @property
+    def model(self) -> ModelInUse | None:
+        """The model that answers."""
+        return self.answering.model
+
+    @property
+    def preview(self) -> Preview | None:
+        """The model's answer for this place, not accepted yet."""
+        return self.answering.preview
+
+    @property
+    def ask(self) -> Ask:
+        """The prompts of the chosen structure on the slice on screen."""
+        return self._asks.get(self.view.place, Ask())
+
+    @property
+    def asks(self) -> Mapping[Place, Ask]:
+        """All prompts that are not accepted yet, by slice and structure."""
+        return self._asks
+
+    @property
+    def acceptances(self) -> Mapping[Place, Acceptance]:
+        """What is accepted, by slice and structure."""
+        return self._accepted
+
+    @property
+    def has_work(self) -> bool:
+        """Whether something was done on the open scan, or is there to be undone."""
+        begun = bool(self._asks or self._accepted) or not self._history.is_empty
+        return self.scan is not None and (begun or bool(self.segmentation.any()))
+
+    def set_preserve_others(self, wanted: bool) -> None:
+        """Let accepted masks spare what other structures cover, or overwrite it."""
+        self.preserve_others = wanted
+        self.preserve_changed.emit()
+
+    def change(self, edit: LabelEdit) -> None:
+        """Change the segmentation (one undo step)."""
+        place, back = self.view.place, edit.swapped()
+        self._edit(edit)
+        self._history.record(
+            Step(lambda: self._go_and_edit(place, back), lambda: self._go_and_edit(place, edit))
+        )
+
+    def undo(self) -> bool:
+        """Take back the last step, wherever it was made: prompts, paint, accepts, propagation.
+
+        Returns
+        -------
+        bool
+            False when there is nothing to take back.
+        """
+        return self._history.undo()
+
+    def redo(self) -> bool:
+        """Do again what was taken back last.
+
+        Returns
+        -------
+        bool
+            False when nothing was taken back, or something else was done since.
+        """
+        return self._history.redo()
+
+    # --- inner steps
+
+    def _need_scan(self) -> Scan:
+        if self.view.scan is None:
+            raise AnnotationError("No scan is open: open one first.")
+        return self.view.scan
+
+    def _go_and_ask(self, place: Place, ask: Ask) -> None:
+        self._go_to(place)
+        self._put_ask(place, ask)
+
+    def _go_and_edit(self, place: Place, edit: LabelEdit) -> None:
+        self._go_to(place)
+        self._edit(edit)
+
+    def _edit(self, edit: LabelEdit) -> None:
+        self.write_labels(edit.indices, edit.after)
+        self.edited.emit(edit)
+
+    def _go_to(self, place: Place) -> None:
+        self.view.choose_structure(place.structure)
+        self.view.show_slice(place.slice.axis, place.slice.index)
+
+    def _put_ask(self, place: Place, ask: Ask) -> None:
+        if ask.is_empty:
+            self._asks.pop(place, None)
+        else:
+            self._asks[place] = ask
+            self._started.setdefault(place, time.monotonic())
+        if place == self.view.place:
+            self._show_ask()
+
+    def _show_ask(self) -> None:
+        self.ask_changed.emit()
+        if self.ask.is_empty:
+            self.answering.drop_preview()
+        self.answering.work_wanted.emit()
+
+    def _write_directly(self, indices: Indices, values: NDArray[Any]) -> None:
+        self.segmentation[indices] = values
