@@ -46,7 +46,7 @@ def recipe() -> Recipe:
 def wait_until() -> Callable[..., None]:
     """Return a bounded wait: other processes answer when they are ready, not after a fixed time."""
 
-    def wait(condition: Callable[[], bool], seconds: float = 180.0, what: str = "") -> None:
+    def wait(condition: Callable[[], bool], seconds: float = 300.0, what: str = "") -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:

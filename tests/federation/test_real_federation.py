@@ -3,7 +3,10 @@
 import contextlib
 import hashlib
 import io
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import zipfile
 
@@ -157,7 +160,7 @@ def test_a_port_in_use_is_told(coordinator, recipe, tmp_path):
 def test_two_rounds_end_to_end(coordinator, sites):
     before = len(coordinator.results())
     lines = []
-    results = coordinator.run(2, tell=lines.append, wait_seconds=120)
+    results = coordinator.run(2, tell=lines.append, wait_seconds=300)
     assert [result.aggregated for result in results] == [True, True]
     assert [result.round for result in results] == [before + 1, before + 2]
     assert all((result.updates, result.cases) == (2, 4) for result in results)
@@ -205,7 +208,7 @@ def test_a_tampered_bundle_is_refused_and_nothing_of_it_is_stored(coordinator, s
     bundle = tampered_bundle()
     with connect(settings.local_address, coordinator.folder / "ca.pem") as control:
         run_id = control.start_run(bundle, hashlib.sha256(bundle).hexdigest(), 1)
-        wait_until(lambda: control.run(run_id).finished, 120, "the run ended")
+        wait_until(lambda: control.run(run_id).finished, what="the run ended")
     (result,) = coordinator.results()[before:]
     assert not result.aggregated
     assert [refused.code for refused in result.refused] == ["refused-bundle"] * 2
@@ -231,7 +234,7 @@ def test_leaving_in_the_middle_of_training_ends_everything_at_once(
     run.start()
     try:
         for site in sites:
-            wait_until(lambda site=site: refreshed(site).phase is Phase.TRAINING, 120, "training")
+            wait_until(lambda site=site: refreshed(site).phase is Phase.TRAINING, what="training")
             site.leave()
             assert site.state.phase is Phase.OFFLINE
             assert processes_of(site.files.folder) == []
@@ -242,3 +245,32 @@ def test_leaving_in_the_middle_of_training_ends_everything_at_once(
         left.set()
         run.join(timeout=60)
     assert not run.is_alive()
+
+
+def fedsam(*words):
+    return [sys.executable, "-m", "napari_fedsam.app", *map(str, words)]
+
+
+def test_joining_by_command_lasts_until_leaving(sites):
+    """Runs after both sites have left."""
+    site = sites[0]
+    folder = ("--folder", site.files.site)
+    told = subprocess.run(fedsam("site", "join", *folder), capture_output=True, check=True)
+    assert b"waiting for a round" in told.stdout
+    assert len(processes_of(site.files.folder)) >= 2
+    subprocess.run(fedsam("site", "leave", *folder), capture_output=True, check=True)
+    assert processes_of(site.files.folder) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C reaches whole consoles on Windows")
+def test_a_service_leaves_when_it_is_interrupted(sites):
+    site = sites[1]
+    words = fedsam("site", "run", "--folder", site.files.site)
+    service = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    with service, service.stdout as told:
+        assert any("waiting for a round" in line.lower() for line in told)
+        assert len(processes_of(site.files.folder)) >= 2
+        service.send_signal(signal.SIGINT)
+        assert "Left the federation." in told.read()
+    assert service.returncode == 0
+    assert processes_of(site.files.folder) == []

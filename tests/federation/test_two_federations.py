@@ -62,7 +62,7 @@ def train_in(coordinator, profiles, wait_until):
     try:
         wait_until(lambda: site.joined, what=f"{name} accepts the node")
         assert profiles.taking_part().name == name
-        (result,) = coordinator.run(1, wait_seconds=120)
+        (result,) = coordinator.run(1, wait_seconds=300)
         assert (result.updates, result.cases) == (1, 2)
         site.refresh()
         assert site.state.phase is Phase.UP_TO_DATE

@@ -221,16 +221,21 @@ def show_key(
 
 
 @site_app.command()
-def join(
-    folder: SiteFolder = None,
-    profile: ProfileName = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Return and stay joined.")] = False,
-) -> None:
-    """Join the federation; stays in the foreground until interrupted, or detaches."""
-    site = chosen_site(folder, profile)
-    site.join(detached=detach)
+def join(folder: SiteFolder = None, profile: ProfileName = None) -> None:
+    """Join the federation and return; the site takes part until 'site leave'."""
+    _take_part(chosen_site(folder, profile), detached=True)
+
+
+@site_app.command("run")
+def run_site(folder: SiteFolder = None, profile: ProfileName = None) -> None:
+    """Take part until interrupted, as a service does."""
+    _take_part(chosen_site(folder, profile), detached=False)
+
+
+def _take_part(site: Site, *, detached: bool) -> None:
+    site.join(detached=detached)
     try:
-        _follow(site, until_joined=detach)
+        _follow(site, until_joined=detached)
     except KeyboardInterrupt:
         site.leave()
         say("Left the federation.")
