@@ -31,7 +31,7 @@ class LinkSection(QWidget):
             "toggle_side_by_side": button(
                 "Side by side", lambda: do("toggle_side_by_side"), checkable=True
             ),
-            "switch_scan": button("Next scan", lambda: do("switch_scan")),
+            "switch_scan": button("Next open", lambda: do("switch_scan")),
         }
         self.state = words()
         self.state.hide()

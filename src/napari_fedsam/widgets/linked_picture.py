@@ -16,6 +16,8 @@ from napari_fedsam.widgets.crosshair_lines import COLOR, FieldOfView, arms
 from napari_fedsam.widgets.layers import scan_of
 
 _MARGIN = 6
+_PADDING = 3
+_BEHIND_TEXT = QColor(45, 45, 48)
 _WHEEL_STEP = 120
 _FIT = 0.95
 
@@ -115,13 +117,16 @@ class LinkedPicture(QWidget):
         left, right = Qt.AlignmentFlag.AlignLeft, Qt.AlignmentFlag.AlignRight
         top, bottom = Qt.AlignmentFlag.AlignTop, Qt.AlignmentFlag.AlignBottom
         for where, text in (
-            (left | top, caption),
             (left | vertically, sides.left),
             (right | vertically, sides.right),
             (horizontally | top, sides.top),
             (horizontally | bottom, sides.bottom),
+            (left | top, caption),
         ):
-            painter.drawText(area, int(where), text)
+            if text:
+                place = painter.boundingRect(area, int(where), text)
+                painter.fillRect(place.adjusted(-_PADDING, 0, _PADDING, 0), _BEHIND_TEXT)
+                painter.drawText(area, int(where), text)
 
     def _picture(self) -> QImage:
         key = self.slice

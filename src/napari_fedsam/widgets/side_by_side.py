@@ -4,15 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
-from qtpy.QtCore import QEvent, QSize, Qt, Signal
+from qtpy.QtCore import QEvent, Qt, Signal
 from qtpy.QtWidgets import QDockWidget, QVBoxLayout, QWidget
 
 from napari_fedsam.widgets.linked_picture import LinkedPicture
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
-
-_WIDTH = 380
 
 
 class SideBySide(QWidget):
@@ -37,16 +35,14 @@ class SideBySide(QWidget):
         self._column.setContentsMargins(0, 0, 0, 0)
         self._column.setSpacing(2)
         window = viewer.window._qt_window
+        room = viewer.window._qt_viewer.canvas.native.width()
         dock = viewer.window.add_dock_widget(
             self, name="napari-fedsam: linked scans", area="right", add_vertical_stretch=False
         )
         beside = _dock_of(neighbour)
         if beside is not None:
             window.splitDockWidget(dock, beside, Qt.Orientation.Horizontal)
-
-    def sizeHint(self) -> QSize:  # noqa: N802
-        """Take about as much room as the canvas leaves."""
-        return QSize(_WIDTH, _WIDTH)
+        window.resizeDocks([dock], [room // 2], Qt.Orientation.Horizontal)
 
     def show_layers(
         self,
