@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
-from qtpy.QtCore import QEvent, Qt, Signal
+from qtpy.QtCore import QEvent, Qt, QTimer, Signal
 from qtpy.QtWidgets import QDockWidget, QVBoxLayout, QWidget
 
 from napari_fedsam.widgets.linked_picture import LinkedPicture
@@ -42,7 +42,13 @@ class SideBySide(QWidget):
         beside = _dock_of(neighbour)
         if beside is not None:
             window.splitDockWidget(dock, beside, Qt.Orientation.Horizontal)
-        window.resizeDocks([dock], [room // 2], Qt.Orientation.Horizontal)
+        # The window knows the dock's place only once it has laid itself out.
+        self._later = QTimer(self)
+        self._later.setSingleShot(True)
+        self._later.timeout.connect(
+            lambda: window.resizeDocks([dock], [room // 2], Qt.Orientation.Horizontal)
+        )
+        self._later.start()
 
     def show_layers(
         self,
