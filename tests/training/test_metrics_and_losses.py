@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis.extra import numpy as hnp
+from monai.losses import DiceCELoss
 
 from napari_fedsam.training.losses import distillation_loss, score_loss, segmentation_loss
 from napari_fedsam.training.metrics import dice
@@ -43,6 +44,19 @@ def test_segmentation_loss_of_one_pixel() -> None:
     # p = sigmoid(0) = 1/2 against 1: soft Dice 1 - (2 * 0.5) / (0.5 + 1), cross-entropy log 2.
     loss = segmentation_loss(torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1))
     assert float(loss) == pytest.approx(1 - 1 / 1.5 + math.log(2), abs=1e-4)
+
+
+def test_segmentation_loss_and_its_gradient_are_monais_to_the_bit() -> None:
+    generator = torch.Generator().manual_seed(3)
+    values = torch.randn(4, 1, 32, 32, generator=generator)
+    target = (torch.rand(values.shape, generator=generator) > 0.7).float()
+    gradients = []
+    for loss in (segmentation_loss, DiceCELoss(sigmoid=True)):
+        logits = values.clone().requires_grad_()
+        result = loss(logits, target)
+        result.backward()
+        gradients.append((result.detach(), logits.grad))
+    assert all(torch.equal(ours, monais) for ours, monais in zip(*gradients, strict=True))
 
 
 def test_segmentation_loss_falls_with_better_masks_and_averages_over_images() -> None:
