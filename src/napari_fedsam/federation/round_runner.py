@@ -43,6 +43,8 @@ from napari_fedsam.sam.host_memory import give_back_freed_memory
 from napari_fedsam.training.update_rounding import expand_update, rounded_spec
 
 _POLL_SECONDS = 0.5
+# In bytes; smaller ones are not worth the search for cycles of references.
+_LARGE_ANSWER = 2**20
 
 
 class RoundRunner:
@@ -207,7 +209,8 @@ class RoundRunner:
                 # One at a time, so that one update at most is in memory.
                 if self._answered(message_id, sites, site, read):
                     del waiting[message_id]
-                    give_back_freed_memory()
+                    if kind == "train" and sites[site].bytes_received > _LARGE_ANSWER:
+                        give_back_freed_memory()
             if waiting:
                 time.sleep(_POLL_SECONDS)
         for site in (*waiting.values(), *map(str, left)):

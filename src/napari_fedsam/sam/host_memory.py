@@ -7,6 +7,7 @@ by itself: a process in which several threads take and free megabytes grows for 
 """
 
 import ctypes
+import gc
 import platform
 
 _M_TRIM_THRESHOLD = -1
@@ -39,11 +40,14 @@ def keep_freed_memory() -> bool:
 def give_back_freed_memory() -> bool:
     """Give what all threads have freed back to the system, for a process that runs for long.
 
+    Messages of megabytes lie in cycles of references, which Python would look for much later.
+
     Returns
     -------
     bool
-        False where the C library is another one and nothing was done.
+        False where the C library is another one, which may keep it.
     """
+    gc.collect()
     if not _has_glibc():
         return False
     ctypes.CDLL(None).malloc_trim(0)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 
 import psutil
 import pytest
@@ -12,20 +13,32 @@ from napari_fedsam.app.benchmark.memory_watch import MemoryWatch
 from napari_fedsam.app.cli import app
 
 
+@pytest.fixture(autouse=True)
+def temporary(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
 def figures_of(tmp_path, *arguments):
     file = tmp_path / "scale.json"
-    command = ["benchmark", "scale", *arguments, "--folder", str(tmp_path), "--json", str(file)]
-    ran = CliRunner().invoke(app, command)
+    ran = CliRunner().invoke(app, ["benchmark", "scale", *arguments, "--json", str(file)])
     assert ran.exit_code == 0, ran.output
     (result,) = json.loads(file.read_text(encoding="utf-8"))["results"]
     # What was written meanwhile is gone.
-    assert list(tmp_path.iterdir()) == [file]
+    assert not list(tmp_path.glob("napari-fedsam-scale-*"))
     return result
+
+
+def test_the_coordinator_alone_is_measured(tmp_path) -> None:
+    result = figures_of(tmp_path, "--sites", "", "--nodes", "0", "--answers", "3", "--rounds", "2")
+    assert (result["engine"], result["sites"], result["rounds"]) == ("coordinator", 3, 2)
+    assert 3 * 14e6 < result["bytes_up"] < 3 * 18e6
+    assert result["overhead_seconds"] == result["seconds"] > 0
+    assert min(result["first_round_mib"], result["last_round_mib"]) > 100
 
 
 def test_a_simulation_is_measured(tmp_path) -> None:
     pytest.importorskip("ray", reason="Flower's simulation is not installed")
-    result = figures_of(tmp_path, "--sites", "2", "--nodes", "0", "--rounds", "2")
+    result = figures_of(tmp_path, "--sites", "2", "--nodes", "0", "--answers", "", "--rounds", "2")
     assert (result["engine"], result["sites"], result["rounds"]) == ("simulation", 2, 2)
     # The decoder in float32, there and back, and once more to be judged.
     assert 2 * 14e6 < result["bytes_up"] < 2 * 18e6
@@ -38,7 +51,7 @@ def test_a_simulation_is_measured(tmp_path) -> None:
 
 @pytest.mark.federation
 def test_a_deployment_is_measured(tmp_path) -> None:
-    result = figures_of(tmp_path, "--sites", "", "--nodes", "2", "--rounds", "1")
+    result = figures_of(tmp_path, "--sites", "", "--nodes", "2", "--answers", "", "--rounds", "1")
     assert (result["engine"], result["sites"], result["rounds"]) == ("deployment", 2, 1)
     assert 2 * 14e6 < result["bytes_up"] < 2 * 18e6
     assert 0 < result["overhead_seconds"] < result["seconds"]

@@ -7,7 +7,7 @@ from typing import Self
 
 import psutil
 
-_INTERVAL_SECONDS = 0.25
+_INTERVAL_SECONDS = 0.5
 
 
 class MemoryWatch:

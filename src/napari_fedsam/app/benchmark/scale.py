@@ -24,25 +24,32 @@ def scale(
     nodes: Annotated[
         int, typer.Option(min=0, help="Real SuperNodes of the deployment; 0 for none.")
     ] = 8,
+    answers: Annotated[
+        str,
+        typer.Option(
+            help="Numbers of made-up sites that answer at once: what the coordinator costs alone."
+        ),
+    ] = "10,100",
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of each.")] = 3,
-    folder: Annotated[
-        Path | None,
-        typer.Option(help="Where the sites live meanwhile; 30 MB for each of them and round."),
-    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures.")] = None,
 ) -> None:
-    """Measure rounds of many tiny sites: seconds, bytes, and the coordinator's memory."""
+    """Measure rounds of many tiny sites: seconds, bytes, and the coordinator's memory.
+
+    The folder for temporary files takes some 40 MB for each site and round meanwhile.
+    """
     from napari_fedsam.app.benchmark.scale_measurements import (
+        measure_coordinator,
         measure_deployment,
         measure_simulation,
     )
 
-    plan = [(measure_simulation, int(count)) for count in sites.split(",") if count.strip()]
+    plan = [(measure_coordinator, count) for count in _numbers(answers)]
+    plan += [(measure_simulation, count) for count in _numbers(sites)]
     if nodes:
         plan.append((measure_deployment, nodes))
     results: list[ScaleResult] = []
     for measure, count in plan:
-        with tempfile.TemporaryDirectory(prefix="napari-fedsam-scale-", dir=folder) as home:
+        with tempfile.TemporaryDirectory(prefix="napari-fedsam-scale-") as home:
             result = measure(count, rounds, Path(home) / "federation")
         results.append(result)
         console.print(
@@ -59,6 +66,10 @@ def scale(
             "environment": environment(),
         }
         write_text_atomically(json_file, json.dumps(figures, indent=2) + "\n")
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",") if number.strip()]
 
 
 def _print(results: "list[ScaleResult]") -> None:

@@ -1,4 +1,4 @@
-"""What rounds cost against the number of sites, in Flower's simulation and with real nodes.
+"""What rounds cost against the number of sites: simulated, with real nodes, or none at all.
 
 The sites are tiny (two images of 64 pixels), and train one step of LoRA and the decoder: what is
 measured is everything else, and what is sent is as large as in any federation of LiteMedSAM.
@@ -10,7 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -23,7 +23,6 @@ from napari_fedsam.app.benchmark.memory_watch import MemoryWatch
 from napari_fedsam.cases.case import NewCase, Split, Structure
 from napari_fedsam.cases.store import CaseStore
 from napari_fedsam.errors import FedSamError
-from napari_fedsam.federation.audit import bytes_sent
 from napari_fedsam.federation.checkpoints import CheckpointStore
 from napari_fedsam.federation.coordinator import Coordinator
 from napari_fedsam.federation.coordinator_processes import SUPEREXEC, SUPERLINK
@@ -37,7 +36,7 @@ from napari_fedsam.federation.site_files import SiteFiles
 from napari_fedsam.personalization import MethodOptions, Recipe, build_personalised_model
 from napari_fedsam.personalization.recipe import TrainingOptions
 
-Engine = Literal["simulation", "deployment"]
+Engine = Literal["coordinator", "simulation", "deployment"]
 
 _STRUCTURE = Structure(value=1, name="disc", color="#e69f00")
 _SIDE = 64
@@ -50,13 +49,14 @@ class ScaleResult:
 
     Attributes
     ----------
-    engine : {"simulation", "deployment"}
+    engine : {"coordinator", "simulation", "deployment"}
     sites, rounds : int
     seconds : float
         Of a round, the median.
     training_seconds : float
         What of that is training, the median: all sites' training over the processors in the
-        simulation, the longest training in the deployment, where all train at once.
+        simulation, the longest training in the deployment, where all train at once, and none
+        where only the coordinator works.
     bytes_up, bytes_down : int
         Of a round, as serialised, over all sites.
     peak_mib : float
@@ -101,6 +101,22 @@ def scale_recipe(sites: int, rounds: int) -> Recipe:
     )
 
 
+def measure_coordinator(sites: int, rounds: int, folder: Path) -> ScaleResult:
+    """Run rounds of made-up sites that answer at once, so that only the coordinator works.
+
+    Parameters
+    ----------
+    sites, rounds : int
+    folder : Path
+        Does not exist; 16 MB are written for each site, and removed with the round.
+    """
+    coordinator = folder / "coordinator"
+    coordinator.mkdir(parents=True)
+    scale_recipe(sites, rounds).write(CoordinatorFiles(coordinator).recipe)
+    watch = _watched(folder, coordinator, "coordinator_load", str(sites), str(rounds))
+    return _result("coordinator", coordinator, sites, watch)
+
+
 def measure_simulation(sites: int, rounds: int, folder: Path) -> ScaleResult:
     """Run rounds under Flower's simulation.
 
@@ -124,17 +140,8 @@ def measure_simulation(sites: int, rounds: int, folder: Path) -> ScaleResult:
         files.create()
         recipe.write(files.recipe)
         _add_cases(files.cases, number)
-    log = folder / "simulation.log"
-    module = "napari_fedsam.app.benchmark.simulated_rounds"
-    command = [sys.executable, "-m", module, str(coordinator), str(home), str(rounds)]
-    with log.open("wb") as output:
-        process = psutil.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-        with MemoryWatch(lambda: process, _rounds_done(coordinator)) as watch:
-            code = process.wait()
-    if code != 0:
-        last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-        raise FedSamError(f"The simulation of {sites} sites ended early: {' '.join(last)}")
-    return _result("simulation", coordinator, sorted(home.iterdir()), watch)
+    watch = _watched(folder, coordinator, "simulated_rounds", str(home), str(rounds))
+    return _result("simulation", coordinator, sites, watch)
 
 
 def measure_deployment(sites: int, rounds: int, folder: Path) -> ScaleResult:
@@ -174,7 +181,21 @@ def measure_deployment(sites: int, rounds: int, folder: Path) -> ScaleResult:
             MemoryWatch(lambda: superlink, stage) as superlink_watch,
         ):
             coordinator.run(rounds, wait_seconds=_JOIN_SECONDS)
-    return _result("deployment", coordinator.folder, homes, watch, superlink_watch.peak)
+    return _result("deployment", coordinator.folder, sites, watch, superlink_watch.peak)
+
+
+def _watched(folder: Path, coordinator: Path, module: str, *arguments: str) -> MemoryWatch:
+    """Run a module of this package on a coordinator's folder, and watch its memory."""
+    log = folder / f"{module}.log"
+    command = [sys.executable, "-m", f"napari_fedsam.app.benchmark.{module}", str(coordinator)]
+    with log.open("wb") as output:
+        process = psutil.Popen([*command, *arguments], stdout=output, stderr=subprocess.STDOUT)
+        with MemoryWatch(lambda: process, _rounds_done(coordinator)) as watch:
+            code = process.wait()
+    if code != 0:
+        last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+        raise FedSamError(f"The rounds ended early: {' '.join(last)}")
+    return watch
 
 
 def _reach() -> Reach:
@@ -236,27 +257,26 @@ def _serverapp_below(superexec: psutil.Process) -> psutil.Process | None:
 def _result(
     engine: Engine,
     coordinator: Path,
-    homes: Sequence[Path],
+    sites: int,
     watch: MemoryWatch,
     superlink_mib: float | None = None,
 ) -> ScaleResult:
     recipe = Recipe.read(CoordinatorFiles(coordinator).recipe)
     results = CheckpointStore(coordinator).results()
-    if [result.updates for result in results] != [len(homes)] * recipe.rounds:
+    if [result.updates for result in results] != [sites] * recipe.rounds:
         raise FedSamError(
-            f"The {engine} of {len(homes)} sites did not go through: "
+            f"The {engine} of {sites} sites did not go through: "
             f"{'; '.join(result.summary for result in results) or 'there was no round'}."
         )
-    sent = sum(bytes_sent(SiteFiles(home).audit) for home in homes)
-    received = round_bytes(build_personalised_model(recipe)).down * len(homes)
+    sizes = round_bytes(build_personalised_model(recipe))
     return ScaleResult(
         engine=engine,
-        sites=len(homes),
+        sites=sites,
         rounds=recipe.rounds,
         seconds=median(result.seconds for result in results),
         training_seconds=median(_training_seconds(engine, result) for result in results),
-        bytes_up=round(sent / recipe.rounds),
-        bytes_down=received,
+        bytes_up=sizes.up * sites,
+        bytes_down=sizes.down * sites,
         peak_mib=watch.peak,
         first_round_mib=watch.peaks.get(0, 0.0),
         last_round_mib=watch.peaks.get(recipe.rounds - 1, 0.0),
@@ -267,6 +287,8 @@ def _result(
 
 def _training_seconds(engine: Engine, result: RoundResult) -> float:
     seconds = [site.training_seconds for site in result.sites]
+    if engine == "coordinator":
+        return 0.0
     if engine == "deployment":
         return max(seconds)
     return sum(seconds) / min(len(seconds), os.cpu_count() or 1)
