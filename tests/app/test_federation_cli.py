@@ -26,6 +26,18 @@ def coordinator(tmp_path, type_in):
     return Coordinator(folder)
 
 
+def test_a_recipe_whose_rounds_one_site_could_stop_is_warned_of(type_in, tmp_path):
+    file = tmp_path / "recipe.json"
+    type_in("coordinator", "recipe", file, "--name", "Discs", "--structure", "disc")
+    harmless = type_in("coordinator", "init", tmp_path / "harmless", "--recipe", file)
+    assert "Mind:" not in harmless
+    fields = json.loads(file.read_text(encoding="utf-8"))
+    fields |= {"minimum_sites": 5, "federation": {"aggregation": "krum"}}
+    file.write_text(json.dumps(fields), encoding="utf-8")
+    told = type_in("coordinator", "init", tmp_path / "coordinator", "--recipe", file)
+    assert "invite at least 6 sites" in told
+
+
 def test_from_init_to_approval(coordinator, folder, type_in, tmp_path):
     told = type_in("coordinator", "invite", coordinator.folder, "A")
     invitation = Invitation.read(coordinator.invitation_path("A"))

@@ -160,15 +160,20 @@ def test_asking_for_the_next_message_means_that_the_update_has_left(guard, files
     assert SiteStatus.read(files.status).phase is Phase.WAITING
 
 
-def test_an_update_that_was_not_handed_over_is_not_said_to_be_sent(guard, files):
+def test_an_update_that_was_not_handed_over_is_not_said_to_be_sent(guard, files, instruction):
     @contextlib.contextmanager
     def connection():
         def push(_run, _session, _object, _content):
             raise ObjectPushError("object", 1, "session")
 
-        yield (1, lambda: None, None, None, None, None, push, None)
+        def send(_message, _tree, _seconds):
+            return {"object"}, "session"
 
-    with guard._guarded(connection)() as (_, receive, _, _, _, _, push, _):
+        yield (1, lambda: None, send, None, None, None, push, None)
+
+    reply = Message(RecordDict(), reply_to=instruction)
+    with guard._guarded(connection)() as (_, receive, send, _, _, _, push, _):
+        send(reply, None, 1.0)
         update_status(files.status, phase=Phase.SENDING, message="Sending")
         with pytest.raises(ObjectPushError):
             push(1, "session", "object", b"")

@@ -380,6 +380,36 @@ def test_a_round_goes_on_at_its_deadline_without_those_who_did_not_answer(tmp_pa
 
 
 @pytest.mark.faults
+class CountingGrid(InProcessGrid):
+    """Counts the messages that are under way."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.under_way, self.most = 0, 0
+
+    def push_messages(self, messages):
+        ids = super().push_messages(messages)
+        self.under_way += len(ids)
+        self.most = max(self.most, self.under_way)
+        return ids
+
+    def pull_messages(self, message_ids):
+        replies = super().pull_messages(message_ids)
+        self.under_way -= len(replies)
+        return replies
+
+
+@pytest.mark.parametrize(("at_once", "most"), [(1, 1), (2, 2), (None, 2)])
+def test_sites_that_take_turns_are_asked_a_few_at_a_time(tmp_path, agreed, at_once, most):
+    recipe, sites = agreed(), {2: Path("a"), 3: Path("b")}
+    grid = CountingGrid(app_with(), sites)
+    store = run(tmp_path, recipe, app_with(), {2: "a", 3: "b"}, grid=grid, at_once=at_once)
+    assert grid.most == most
+    assert newest(store, recipe)[0] == (1 * 10.0 + 3 * 2.0) / 4
+    (result,) = store.results()
+    assert all(site.held_out for site in result.sites)
+
+
 def test_a_late_joiner_receives_the_rounds_model_and_trains_in_the_next(tmp_path, agreed):
     recipe = agreed()
     received = []

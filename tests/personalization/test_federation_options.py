@@ -68,6 +68,25 @@ def test_robust_aggregation_needs_enough_sites(options, needed):
         recipe(needed - 1, **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "minimum_sites", "warned"),
+    [
+        ({"aggregation": "krum"}, 5, True),
+        ({"aggregation": "trimmed_mean"}, 6, True),
+        ({"aggregation": "median"}, 3, True),
+        ({"aggregation": "krum", "norm_limit": None}, 5, False),
+        ({}, 5, False),
+    ],
+)
+def test_a_norm_limit_that_may_stop_every_robust_round_is_told(options, minimum_sites, warned):
+    federation = recipe(minimum_sites, **options).federation
+    caution = federation.caution(minimum_sites)
+    assert bool(caution) == warned
+    if warned:
+        assert f"invite at least {minimum_sites + 1} sites" in caution
+        assert "set federation.norm_limit to null" in caution
+
+
 def test_a_method_with_an_average_of_its_own_takes_no_other():
     recipe(2, "fedsca")
     for options in ({"aggregation": "median"}, {"privacy": NOISE, "weights": "equal"}):

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from napari_fedsam.app.benchmark.interactive import interactive
+from napari_fedsam.app.benchmark.scale import scale
 from napari_fedsam.app.console import console
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.files import write_text_atomically
@@ -19,6 +20,7 @@ benchmark_app = typer.Typer(
 
 
 benchmark_app.command()(interactive)
+benchmark_app.command()(scale)
 
 
 @benchmark_app.command()

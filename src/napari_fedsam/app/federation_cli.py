@@ -102,8 +102,11 @@ def init(
         own_certificate=own_certificate(certificate, certificate_key, certificate_authority),
     )
     coordinator = Coordinator(folder)
-    settings = coordinator.init(Recipe.read(recipe), reach, name=name, contact=contact)
+    agreed = Recipe.read(recipe)
+    settings = coordinator.init(agreed, reach, name=name, contact=contact)
     say(f"'{settings.federation}' at {settings.address}; app bundle {settings.bundle_sha256}.")
+    if caution := agreed.federation.caution(agreed.minimum_sites):
+        say(f"Mind: {caution}")
     say(f"Next: napari-fedsam coordinator invite {folder} SITE")
 
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from napari_fedsam.federation.parent_watch import end_with
+from napari_fedsam.federation.patience import be_patient
 
 _FLOWER_COMMANDS = {
     "flower-superlink": ("flwr.superlink.cli", "flower_superlink"),
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         end_with(own.end_with)
     name = own.command[0]
     if name in _FLOWER_COMMANDS:
+        be_patient()
         module, function = _FLOWER_COMMANDS[name]
         sys.argv = own.command
         getattr(importlib.import_module(module), function)()

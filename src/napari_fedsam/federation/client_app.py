@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.supercore.inflatable.inflatable_object import no_object_id_recompute
 
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.federation.audit import append_audit, describe_message
@@ -79,8 +80,10 @@ def _refusal(message: Message, files: SiteFiles, code: ReplyCode, reason: str) -
 
 def _record(reply: Message, files: SiteFiles, round_number: int) -> None:
     try:
-        keep_sent(files.sent, reply)
-        append_audit(files.audit, describe_message(reply, round_number))
+        # Nothing changes the reply meanwhile, and its checksums go over all of its arrays.
+        with no_object_id_recompute():
+            keep_sent(files.sent, reply)
+            append_audit(files.audit, describe_message(reply, round_number))
     except OSError:
         _log.exception("The audit log could not be written; nothing was sent.")
         # Raised without its cause: Flower would send the text of an OSError, path included.

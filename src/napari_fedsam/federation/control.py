@@ -1,10 +1,12 @@
 """Talking to our own SuperLink's Control API from Python."""
 
 import ssl
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 from flwr.common.constant import Status, SubStatus
@@ -24,6 +26,10 @@ from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from napari_fedsam.federation.errors import FederationError
 
 _ONLINE = "online"
+_MOST_ERRORS = 10
+_PAUSE_SECONDS = 1.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class Control:
 
     def nodes(self) -> list[NodeInfo]:
         """Return the registered sites, without the revoked ones."""
-        response = self._client.ListNodes(ListNodesRequest())
+        response = _patiently(lambda: self._client.ListNodes(ListNodesRequest()))
         return [
             NodeInfo(node.node_id, node.public_key, node.status == _ONLINE)
             for node in response.nodes_info
@@ -114,12 +120,28 @@ class Control:
 
     def run(self, run_id: int) -> RunInfo:
         """Return how a run stands."""
-        run = self._client.ListRuns(ListRunsRequest(run_id=run_id)).run_dict[run_id]
+        listed = _patiently(lambda: self._client.ListRuns(ListRunsRequest(run_id=run_id)))
+        run = listed.run_dict[run_id]
         return RunInfo(
             finished=run.status.status == Status.FINISHED,
             completed=run.status.sub_status == SubStatus.COMPLETED,
             details=run.status.details,
         )
+
+
+def _patiently(ask: Callable[[], T]) -> T:
+    """Ask again after an internal error, as with a database that others are writing into.
+
+    Only for what changes nothing: an error need not mean that nothing was done.
+    """
+    for _ in range(_MOST_ERRORS):
+        try:
+            return ask()
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code != httpx.codes.INTERNAL_SERVER_ERROR:
+                raise
+            time.sleep(_PAUSE_SECONDS)
+    return ask()
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from flwr.supernode.nodestate import NodeStateFactory
 
 from napari_fedsam.federation.audit import append_audit, describe_message
 from napari_fedsam.federation.errors import FederationError, ReplyCode
+from napari_fedsam.federation.handing_over import HandingOver
 from napari_fedsam.federation.site_files import SiteFiles
 from napari_fedsam.federation.site_state import Phase
 from napari_fedsam.federation.site_status import SiteStatus, update_status
@@ -136,14 +137,15 @@ class NodeGuard:
             with connect(*args, **kwargs) as connection:
                 node_id, receive, send, get_run, get_fab, pull, push, confirm = connection
                 self._tell_connected(node_id)
+                handing_over = HandingOver(send, push)
                 yield (
                     node_id,
                     self._polling(receive),
-                    self._telling_loss(self._coded_errors(send, push)),
+                    self._telling_loss(self._coded_errors(handing_over.send, handing_over.push)),
                     get_run,
                     self._checked_bundles(get_fab),
                     pull,
-                    self._telling_loss(push),
+                    self._telling_loss(handing_over.push),
                     confirm,
                 )
 

@@ -39,9 +39,12 @@ from napari_fedsam.federation.update_checks import (
 from napari_fedsam.federation.update_folder import FlatLayout, UpdateFolder, Vector
 from napari_fedsam.personalization.methods import method_named
 from napari_fedsam.personalization.recipe import Recipe
+from napari_fedsam.sam.host_memory import give_back_freed_memory
 from napari_fedsam.training.update_rounding import expand_update, rounded_spec
 
 _POLL_SECONDS = 0.5
+# In bytes; smaller ones are not worth the search for cycles of references.
+_LARGE_ANSWER = 2**20
 
 
 class RoundRunner:
@@ -65,6 +68,8 @@ class RoundRunner:
         Where rounds are kept.
     name_of : callable
         Returns a site's name for Flower's number.
+    at_once : int, optional
+        How many sites are asked at a time, where they take turns; all by default.
     """
 
     def __init__(
@@ -76,6 +81,7 @@ class RoundRunner:
         store: CheckpointStore,
         *,
         name_of: Callable[[str], str] = str,
+        at_once: int | None = None,
     ) -> None:
         self._grid = grid
         self._recipe = recipe
@@ -86,6 +92,7 @@ class RoundRunner:
         self._spec = rounded_spec(spec, recipe.federation.precision)
         self._store = store
         self._name_of = name_of
+        self._at_once = at_once
         self._current = store.newest(recipe.hash) or Aggregate(dict(initial))
         # What sites were not told yet about updates of theirs.
         self._left_out: dict[str, str] = {}
@@ -191,32 +198,63 @@ class RoundRunner:
         """Send one instruction to each node, and read the answers one at a time."""
         deadline = time.monotonic() + 60 * self._options.deadline_minutes
         common = shared_record(self._current.shared)
-        messages = [self._instruction(kind, number, node, common) for node in nodes]
-        asked = [str(message.metadata.dst_node_id) for message in messages]
-        ids = list(self._grid.push_messages(messages))
-        size = sum(len(array.data) for array in common.values())
-        for site in asked:
+        left = list(nodes)
+        waiting: dict[str, str] = {}
+        while (left or waiting) and time.monotonic() < deadline:
+            now = left[: (self._at_once or len(left)) - len(waiting)]
+            if now:
+                waiting |= self._ask(kind, number, now, sites, common)
+                left = left[len(now) :]
+            for message_id, site in list(waiting.items()):
+                # One at a time, so that one update at most is in memory.
+                if self._answered(message_id, sites, site, read):
+                    del waiting[message_id]
+                    if kind == "train" and sites[site].bytes_received > _LARGE_ANSWER:
+                        give_back_freed_memory()
+            if waiting:
+                time.sleep(_POLL_SECONDS)
+        for site in (*waiting.values(), *map(str, left)):
             known = sites.get(site, SiteRound(node_id=site, name=self._name_of(site)))
-            sites[site] = known.model_copy(
-                update={"bytes_sent": known.bytes_sent + size, f"{kind}_asked": True}
-            )
+            missing = known.model_copy(update={f"{kind}_asked": True})
+            sites[site] = missing.refused(kind, ReplyCode.NO_ANSWER.value)
+
+    def _ask(
+        self,
+        kind: str,
+        number: int,
+        nodes: list[int],
+        sites: dict[str, SiteRound],
+        common: ArrayRecord,
+    ) -> dict[str, str]:
+        """Send the instructions of some nodes; return the sites by the message to wait for."""
+        ids = self._grid.push_messages(
+            [self._instruction(kind, number, node, common) for node in nodes]
+        )
+        size = sum(len(array.data) for array in common.values())
         waiting = {}
-        for message_id, site in itertools.zip_longest(ids, asked):
+        for message_id, site in itertools.zip_longest(ids, map(str, nodes)):
+            known = sites.get(site, SiteRound(node_id=site, name=self._name_of(site)))
+            asked = {"bytes_sent": known.bytes_sent + size, f"{kind}_asked": True}
+            sites[site] = known.model_copy(update=asked)
             if message_id:
                 waiting[message_id] = site
             else:
                 # SuperLink did not take the message.
                 sites[site] = sites[site].refused(kind, ReplyCode.FAILED.value)
-        while waiting and time.monotonic() < deadline:
-            for message_id, site in list(waiting.items()):
-                for reply in self._grid.pull_messages([message_id]):
-                    del waiting[message_id]
-                    sites[site] = self._counted(reply, read(reply, sites[site]))
-            if waiting:
-                time.sleep(_POLL_SECONDS)
-        for site in waiting.values():
-            code = ReplyCode.NO_ANSWER.value
-            sites[site] = sites[site].refused(kind, code)
+        return waiting
+
+    def _answered(
+        self,
+        message_id: str,
+        sites: dict[str, SiteRound],
+        site: str,
+        read: "Callable[[Message, SiteRound], SiteRound]",
+    ) -> bool:
+        """Read a site's answer, if it is there."""
+        replies = list(self._grid.pull_messages([message_id]))
+        for reply in replies:
+            sites[site] = self._counted(reply, read(reply, sites[site]))
+        return bool(replies)
 
     def _instruction(self, kind: str, number: int, node: int, common: ArrayRecord) -> Message:
         own = self._current.own.get(str(node))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from napari_fedsam.cases.store import CaseStore
 from napari_fedsam.federation.errors import RefusedMessageError, ReplyCode
+from napari_fedsam.federation.kept_models import KeptModels
 from napari_fedsam.federation.messages import (
     CONFIG_KEY,
     EXAMPLES_KEY,
@@ -35,7 +36,6 @@ from napari_fedsam.files import atomic_path
 from napari_fedsam.personalization.recipe import Recipe
 from napari_fedsam.sam.predictor import Predictor
 from napari_fedsam.sam.protocol import PromptableModel
-from napari_fedsam.sam.registry import load_model
 from napari_fedsam.training.aggregation import update_between
 from napari_fedsam.training.evaluation import Evaluation, PromptKind, evaluate
 from napari_fedsam.training.feature_cache import CachedEncoder, FeatureCache
@@ -46,6 +46,9 @@ from napari_fedsam.training.update_rounding import round_update
 from napari_fedsam.training.versions import VersionStore
 
 _PROMPTS: tuple[PromptKind, ...] = ("none", "box")
+
+# Messages are answered one at a time.
+_models = KeptModels()
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ def train_round(content: RecordDict, files: SiteFiles) -> RecordDict:
             "part.",
         )
     _check_settings(files, len(samples))
-    model = model_in_training(files.profile_folder, recipe)
+    model = model_in_training(files.profile_folder, recipe, _models.untrained(recipe))
     received = read_shared(content, model.shared_spec())
     model.load_shared(received)
     update = local_update(
@@ -211,12 +214,13 @@ def judge_round(content: RecordDict, files: SiteFiles) -> RecordDict:
     left_out = _told_left_out(content)
     update_status(files.status, phase=Phase.TRAINING, progress=0.0, round=number, message=message)
     cache = FeatureCache(files.feature_cache)
-    in_use, active = load_site_model(files.profile_folder, recipe)
+    in_use, active = load_site_model(files.profile_folder, recipe, _models.untrained(recipe))
     received = read_shared(content, in_use.shared_spec())
     held_out = samples_from_store(CaseStore(files.cases), recipe, "val")
     # Before the first version the site uses the base model itself.
-    present = _judge(in_use if active else load_model(recipe.base_model), held_out, cache)
-    model = model_in_training(files.profile_folder, recipe)
+    present = _judge(in_use if active else _models.base(recipe.base_model), held_out, cache)
+    # The same network: the model in use has been judged.
+    model = model_in_training(files.profile_folder, recipe, _models.untrained(recipe))
     model.load_shared(received)
     pending = _pending(files, number, recipe.hash)
     if pending is not None:

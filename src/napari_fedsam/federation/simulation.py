@@ -22,6 +22,9 @@ Engine = Literal["inprocess", "simulation"]
 
 _FIRST_NODE = 2
 _PARTITION_KEY = "partition-id"
+# Enough to keep a worker busy. Flower's simulation keeps all messages that are under way in the
+# ServerApp's process, and looks through all of them for each site, ten times a second.
+_ASKED_PER_WORKER = 2
 
 
 def run_local_rounds(engine: Engine, coordinator: Path, sites: Sequence[Path], rounds: int) -> None:
@@ -69,7 +72,7 @@ def _server_app(coordinator: Path, rounds: int) -> ServerApp:
 
     @app.main()  # type: ignore[untyped-decorator]
     def main(grid: Grid, _context: Context) -> None:
-        run_rounds(grid, coordinator, rounds)
+        run_rounds(grid, coordinator, rounds, at_once=_ASKED_PER_WORKER * (os.cpu_count() or 1))
 
     return app
 

@@ -14,6 +14,9 @@ _CLOCK = r"([01]\d|2[0-3]):[0-5]\d"
 HOURS = rf"^({_CLOCK}-{_CLOCK})?$"
 """What hours of the day look like, such as `22:00-06:00`; "" for all."""
 
+# What withstands hostile sites.
+_ROBUST: tuple[Aggregation, ...] = ("median", "trimmed_mean", "krum")
+
 # Options that only some ways to aggregate use.
 _USED_BY: dict[str, tuple[Aggregation, ...]] = {
     "weights": ("fedavg", "fedadam"),
@@ -146,6 +149,23 @@ class FederationOptions(Options):
                 f"{self.aggregation} needs at least {needed} sites in every round, but "
                 f"minimum_sites is {minimum_sites}: raise it"
             )
+
+    def caution(self, minimum_sites: int) -> str:
+        """Tell what is allowed but may keep every round from changing anything, "" when nothing is.
+
+        Parameters
+        ----------
+        minimum_sites : int
+            Good updates that a round needs.
+        """
+        if self.norm_limit is None or self.aggregation not in _ROBUST:
+            return ""
+        return (
+            f"{self.aggregation} needs {minimum_sites} good updates in every round and "
+            "federation.norm_limit leaves out unusual ones before they are counted, so with "
+            f"exactly {minimum_sites} sites a single hostile one stops every round: invite at "
+            f"least {minimum_sites + 1} sites, or set federation.norm_limit to null in the recipe."
+        )
 
     def may_start(self, now: datetime.time) -> bool:
         """Tell whether a round may start at this local time of day."""

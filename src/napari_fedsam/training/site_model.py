@@ -10,14 +10,18 @@ from napari_fedsam.personalization.recipe import Recipe
 from napari_fedsam.training.versions import Version, VersionStore
 
 
-def load_site_model(folder: Path, recipe: Recipe) -> tuple[PersonalisedModel, Version | None]:
-    """Build the recipe's model with the parameters of the site's active version.
+def load_site_model(
+    folder: Path, recipe: Recipe, untrained: PersonalisedModel | None = None
+) -> tuple[PersonalisedModel, Version | None]:
+    """Return the recipe's model with the parameters of the site's active version.
 
     Parameters
     ----------
     folder : Path
         The folder of the site's profile.
     recipe : Recipe
+    untrained : PersonalisedModel, optional
+        The recipe's model at step 0, to be loaded into; built by default.
 
     Returns
     -------
@@ -31,7 +35,7 @@ def load_site_model(folder: Path, recipe: Recipe) -> tuple[PersonalisedModel, Ve
     VersionError
         When the active version is damaged.
     """
-    model = build_personalised_model(recipe)
+    model = untrained or build_personalised_model(recipe)
     store = VersionStore(folder / "versions")
     version = store.active()
     if version is None or version.recipe_hash != recipe.hash:
@@ -40,7 +44,9 @@ def load_site_model(folder: Path, recipe: Recipe) -> tuple[PersonalisedModel, Ve
     return model, version
 
 
-def model_in_training(folder: Path, recipe: Recipe) -> PersonalisedModel:
+def model_in_training(
+    folder: Path, recipe: Recipe, untrained: PersonalisedModel | None = None
+) -> PersonalisedModel:
     """Return the newest model of a site, which need not be the one in use.
 
     Parameters are trained on from time to time, whatever was judged in between.
@@ -50,13 +56,15 @@ def model_in_training(folder: Path, recipe: Recipe) -> PersonalisedModel:
     folder : Path
         The folder of the site's profile.
     recipe : Recipe
+    untrained : PersonalisedModel, optional
+        As in `load_site_model`.
 
     Raises
     ------
     VersionError
         When the newest version is damaged.
     """
-    model = build_personalised_model(recipe)
+    model = untrained or build_personalised_model(recipe)
     versions = VersionStore(folder / "versions")
     newest = versions.newest(recipe.hash)
     if newest is not None:

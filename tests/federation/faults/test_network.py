@@ -10,8 +10,9 @@ pytestmark = [pytest.mark.federation, pytest.mark.faults, pytest.mark.slow]
 _PART = 500_000
 
 
-def test_a_cut_while_the_parameters_come_costs_no_round(federation, recovery):
-    federation.relay.cut_within("down", _PART)
+@pytest.mark.parametrize("direction", ["down", "up"])
+def test_a_cut_while_parameters_travel_costs_no_round(federation, recovery, direction):
+    federation.relay.cut_within(direction, _PART)
     running = federation.rounds(1)
     assert federation.relay.is_cut.wait(300)
     federation.wait_for(Phase.CONNECTING)
