@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from qtpy.QtCore import QPoint, Qt
+from qtpy.QtCore import QEvent, QPoint, Qt
+from qtpy.QtGui import QMouseEvent
 from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication
 
 from napari_fedsam.annotation.model_in_use import ModelInUse
 from napari_fedsam.annotation.model_source import ModelSource
@@ -88,6 +90,36 @@ class Hands:
         QTest.qWait(1)
         self.qtbot.waitUntil(lambda: self.widget.idle, timeout=WAIT_MS)
         QTest.qWait(1)
+
+    def move(self, place: QPoint) -> None:
+        """Move the mouse to a place on the canvas, until napari has seen it there.
+
+        What comes within 10 ms of the move before is left out; a real mouse tells more than once.
+        """
+        none, local = Qt.MouseButton.NoButton, place.toPointF()
+        seen = []
+
+        def see(_viewer, _event):
+            seen.append(True)
+
+        def moved() -> bool:
+            event = QMouseEvent(
+                QEvent.Type.MouseMove,
+                local,
+                self.canvas.mapToGlobal(local),
+                none,
+                none,
+                Qt.KeyboardModifier.NoModifier,
+            )
+            QApplication.sendEvent(self.canvas, event)
+            return bool(seen)
+
+        self.viewer.mouse_move_callbacks.append(see)
+        try:
+            self.qtbot.waitUntil(moved, timeout=WAIT_MS)
+        finally:
+            self.viewer.mouse_move_callbacks.remove(see)
+        self.rest()
 
     def pixel(self, x: float, y: float) -> QPoint:
         """Where a pixel of the slice is on the canvas."""

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from qtpy.QtCore import QEvent, QPointF, Qt
-from qtpy.QtGui import QFocusEvent, QMouseEvent
+from qtpy.QtCore import QEvent, Qt
+from qtpy.QtGui import QFocusEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
@@ -20,26 +20,10 @@ def truth_of(scan, key):
     return key.pixels(scan.orientation.to_display(scan.pixels)) >= 250
 
 
-def move(hands, x, y):
-    """Move the mouse; the event is sent at once, unlike those of the window system."""
-    local = QPointF(hands.pixel(x, y))
-    none = Qt.MouseButton.NoButton
-    event = QMouseEvent(
-        QEvent.Type.MouseMove,
-        local,
-        QPointF(hands.canvas.mapToGlobal(local)),
-        none,
-        none,
-        Qt.KeyboardModifier.NoModifier,
-    )
-    QApplication.sendEvent(hands.canvas, event)
-    hands.rest()
-
-
 @pytest.fixture
 def held(ball, hands):
     """Hold the key with the cursor on the ball."""
-    move(hands, *CENTRE)
+    hands.move(hands.pixel(*CENTRE))
     QTest.keyPress(hands.canvas, Qt.Key.Key_Comma)
     hands.rest()
 
@@ -63,7 +47,7 @@ def test_while_the_key_is_held_the_ball_under_the_cursor_is_outlined(held, ball,
 
 def test_moving_the_mouse_renews_it(held, hands, widget):
     before = widget.session.answering.hover.preview
-    move(hands, 30, 26)
+    hands.move(hands.pixel(30, 26))
     after = widget.session.answering.hover.preview
     (click,) = after.ask.clicks
     assert (click.x, click.y) == pytest.approx((30, 26), abs=0.7)
@@ -71,23 +55,23 @@ def test_moving_the_mouse_renews_it(held, hands, widget):
 
 
 def test_without_the_key_moving_the_mouse_shows_nothing(ball, hands, widget):
-    move(hands, *CENTRE)
+    hands.move(hands.pixel(*CENTRE))
     assert widget.session.answering.hover.preview is None
     assert not outline(widget).any()
 
 
 def test_beside_the_image_nothing_is_shown(held, hands, widget):
-    move(hands, -6, 30)
+    hands.move(hands.pixel(-6, 30))
     assert widget.session.answering.hover.preview is None
     assert not outline(widget).any()
-    move(hands, *CENTRE)
+    hands.move(hands.pixel(*CENTRE))
     assert outline(widget).any()
 
 
 def test_a_click_meanwhile_becomes_a_prompt_and_is_what_remains(held, ball, hands, widget):
     hands.click(*CENTRE)
     assert len(widget.session.ask.clicks) == 1
-    move(hands, 5, 5)
+    hands.move(hands.pixel(5, 5))
     assert widget.session.answering.hover.preview is not None
     QTest.keyRelease(hands.canvas, Qt.Key.Key_Comma)
     hands.rest()
@@ -117,13 +101,13 @@ def test_while_painting_on_the_answer_the_answer_stays(held, hands, widget):
     shown = outline(widget).copy()
     QTest.keyPress(hands.canvas, Qt.Key.Key_Comma)
     hands.rest()
-    move(hands, 5, 5)
+    hands.move(hands.pixel(5, 5))
     assert np.array_equal(outline(widget), shown)
 
 
 def test_a_closed_widget_listens_no_more(held, hands, widget, viewer):
-    count = len(viewer.mouse_move_callbacks)
+    assert viewer.mouse_move_callbacks
     widget.shut_down()
-    assert len(viewer.mouse_move_callbacks) == count - 1
-    move(hands, 5, 5)
+    assert viewer.mouse_move_callbacks == []
+    hands.move(hands.pixel(5, 5))
     assert widget.session.answering.hover.preview is None

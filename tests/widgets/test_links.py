@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
-from qtpy.QtGui import QFocusEvent, QMouseEvent, QWheelEvent
+from qtpy.QtGui import QFocusEvent, QWheelEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QDialog, QLabel
 from scipy.spatial.transform import Rotation
@@ -74,19 +74,6 @@ def middle(widget) -> QPoint:
     return QPoint(up.x(), left.y())
 
 
-def move(hands, place: QPoint, buttons=Qt.MouseButton.NoButton):
-    event = QMouseEvent(
-        QEvent.Type.MouseMove,
-        place.toPointF(),
-        hands.canvas.mapToGlobal(place.toPointF()),
-        Qt.MouseButton.NoButton,
-        buttons,
-        Qt.KeyboardModifier.NoModifier,
-    )
-    QApplication.sendEvent(hands.canvas, event)
-    hands.rest()
-
-
 def test_the_key_shows_a_crosshair_and_takes_it_off(hands, widget, t1):
     assert lines(widget) == []
     hands.press("Shift+X")
@@ -117,20 +104,20 @@ def test_a_drag_leaves_it_where_it_is(hands, widget, t1, crosshair):
 
 def test_it_follows_the_cursor_while_the_key_is_held(hands, widget, t1, crosshair):
     QTest.keyPress(hands.canvas, Qt.Key.Key_Slash)
-    move(hands, hands.pixel(12, 50))
+    hands.move(hands.pixel(12, 50))
     assert crosshair.is_on
     assert crosshair.position == pytest.approx((6, 50, 12), abs=0.3)
     QTest.keyRelease(hands.canvas, Qt.Key.Key_Slash)
-    move(hands, hands.pixel(40, 40))
+    hands.move(hands.pixel(40, 40))
     assert crosshair.position == pytest.approx((6, 50, 12), abs=0.3)
     assert widget.session.ask.is_empty
 
 
 def test_it_stops_following_when_the_release_goes_elsewhere(hands, t1, crosshair):
     QTest.keyPress(hands.canvas, Qt.Key.Key_Slash)
-    move(hands, hands.pixel(12, 50))
+    hands.move(hands.pixel(12, 50))
     QApplication.sendEvent(hands.canvas, QFocusEvent(QEvent.Type.FocusOut))
-    move(hands, hands.pixel(40, 40))
+    hands.move(hands.pixel(40, 40))
     assert crosshair.position == pytest.approx((6, 50, 12), abs=0.3)
 
 

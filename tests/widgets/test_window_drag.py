@@ -2,7 +2,7 @@
 
 import pytest
 from qtpy.QtCore import QEvent, QPoint, Qt
-from qtpy.QtGui import QFocusEvent, QMouseEvent
+from qtpy.QtGui import QFocusEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
@@ -13,18 +13,7 @@ START = QPoint(300, 300)
 
 def move(hands, right, up):
     """Move the mouse to a place beside the start."""
-    place = (START + QPoint(right, -up)).toPointF()
-    button = Qt.MouseButton.NoButton
-    event = QMouseEvent(
-        QEvent.Type.MouseMove,
-        place,
-        hands.canvas.mapToGlobal(place),
-        button,
-        button,
-        Qt.KeyboardModifier.NoModifier,
-    )
-    QApplication.sendEvent(hands.canvas, event)
-    hands.rest()
+    hands.move(START + QPoint(right, -up))
 
 
 @pytest.fixture
