@@ -2,7 +2,7 @@
 # make demo    the whole loop on the embedded sample; without a display it runs unattended
 # make test    the tests
 # make coverage   the tests, a third slower, and which lines they reach
-# make test-faults   everything that can fail in a federation, with real processes (minutes)
+# make test-faults   everything that can fail in a federation, and other slow tests (an hour)
 # make lint    the style, type and layer checks
 
 VENV := .venv
@@ -27,13 +27,13 @@ endif
 
 # PYTEST_ARGS narrows a run down: make test PYTEST_ARGS="tests/imaging -x"
 test: $(INSTALLED)
-	scripts/with_display.sh scripts/run_tests.sh $(BIN)/python $(PYTEST_ARGS)
+	scripts/run_tests.sh $(BIN)/python $(PYTEST_ARGS)
 
 coverage: $(INSTALLED)
-	COVER=1 scripts/with_display.sh scripts/run_tests.sh $(BIN)/python
+	COVER=1 scripts/run_tests.sh $(BIN)/python
 
 test-faults: $(INSTALLED)
-	$(BIN)/python -m pytest -m faults tests/federation
+	$(BIN)/python -m pytest -m "faults or slow" tests
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

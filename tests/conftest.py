@@ -32,6 +32,16 @@ settings.load_profile("unhurried")
 DATA_VARIABLE = "NAPARI_FEDSAM_DATA"
 
 
+def pytest_collection_modifyitems(config, items) -> None:
+    """Leave the slow tests to those who ask for the faults."""
+    if "faults" in config.option.markexpr:
+        return
+    skip = pytest.mark.skip(reason="slow: runs with 'make test-faults'")
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(skip)
+
+
 @pytest.fixture(autouse=True)
 def isolated_home(tmp_path_factory, monkeypatch) -> Path:
     """Keep the user's own cases, models and keys out of every test."""

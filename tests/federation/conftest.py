@@ -21,16 +21,6 @@ from napari_fedsam.personalization.recipe import MethodOptions, Recipe, Training
 FLOWER_LOGGER.setLevel(logging.WARNING)
 
 
-def pytest_collection_modifyitems(config, items) -> None:
-    """Leave the slow tests to those who ask for the faults."""
-    if "faults" in config.option.markexpr:
-        return
-    skip = pytest.mark.skip(reason="slow: runs with 'make test-faults'")
-    for item in items:
-        if item.get_closest_marker("slow"):
-            item.add_marker(skip)
-
-
 @pytest.fixture(scope="session")
 def recipe() -> Recipe:
     """Return a recipe that trains in a second: one small block, one short epoch."""

@@ -16,7 +16,7 @@ from napari_fedsam.personalization.personalised_model import build_personalised_
 from napari_fedsam.personalization.recipe import Recipe
 from napari_fedsam.training.versions import VersionStore
 
-pytestmark = pytest.mark.federation
+pytestmark = [pytest.mark.federation, pytest.mark.slow]
 
 NAMES = ("North", "South")
 

@@ -36,6 +36,7 @@ def test_the_coordinator_alone_is_measured(tmp_path) -> None:
     assert min(result["first_round_mib"], result["last_round_mib"]) > 100
 
 
+@pytest.mark.slow
 def test_a_simulation_is_measured(tmp_path) -> None:
     pytest.importorskip("ray", reason="Flower's simulation is not installed")
     result = figures_of(tmp_path, "--sites", "2", "--nodes", "0", "--answers", "", "--rounds", "2")
@@ -49,6 +50,7 @@ def test_a_simulation_is_measured(tmp_path) -> None:
     assert 0 < result["dice"] <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.federation
 def test_a_deployment_is_measured(tmp_path) -> None:
     result = figures_of(tmp_path, "--sites", "", "--nodes", "2", "--answers", "", "--rounds", "1")
