@@ -67,6 +67,15 @@ def quick_base_model(monkeypatch):
 
 
 @pytest.fixture
+def told(monkeypatch):
+    """What the widget tells the person in notifications."""
+    messages = []
+    monkeypatch.setattr("napari_fedsam.widgets.dock.show_info", messages.append)
+    monkeypatch.setattr("napari_fedsam.widgets.dock.show_error", messages.append)
+    return messages
+
+
+@pytest.fixture
 def viewer(make_napari_viewer):
     viewer = make_napari_viewer(show=True)
     viewer.window._qt_window.resize(900, 650)

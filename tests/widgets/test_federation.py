@@ -48,14 +48,6 @@ def processes_of(folder):
 
 
 @pytest.fixture
-def told(monkeypatch):
-    messages = []
-    monkeypatch.setattr("napari_fedsam.widgets.dock.show_info", messages.append)
-    monkeypatch.setattr("napari_fedsam.widgets.dock.show_error", messages.append)
-    return messages
-
-
-@pytest.fixture
 def coordinator(tmp_path):
     coordinator = Coordinator(tmp_path / "coordinator")
     coordinator.init(RECIPE, Reach(port=free_port()))

@@ -51,14 +51,6 @@ def widget(make_widget, site):
     return make_widget(site)
 
 
-@pytest.fixture
-def told(monkeypatch):
-    messages = []
-    monkeypatch.setattr("napari_fedsam.widgets.dock.show_info", messages.append)
-    monkeypatch.setattr("napari_fedsam.widgets.dock.show_error", messages.append)
-    return messages
-
-
 def status(widget):
     return widget.model_section.status.text()
 

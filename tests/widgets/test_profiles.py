@@ -77,14 +77,6 @@ def asked(monkeypatch):
 
 
 @pytest.fixture
-def told(monkeypatch):
-    messages = []
-    monkeypatch.setattr("napari_fedsam.widgets.dock.show_info", messages.append)
-    monkeypatch.setattr("napari_fedsam.widgets.dock.show_error", messages.append)
-    return messages
-
-
-@pytest.fixture
 def two(widget, hands, invitations, asked, told):
     """The widget after both invitations were imported; the second federation is shown."""
     section = widget.federation_section
