@@ -13,7 +13,8 @@ from napari_fedsam.federation.audit import (
     read_audit,
 )
 from napari_fedsam.federation.in_process import InProcessGrid
-from napari_fedsam.federation.messages import config_record, shared_record
+from napari_fedsam.federation.messages import config_record
+from napari_fedsam.federation.packed_parameters import pack_parameters
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def instruction():
 def reply_to(instruction, value=1.0):
     content = RecordDict(
         {
-            "shared": shared_record({"lora.a": torch.full((2, 3), value)}),
+            "shared": pack_parameters({"lora.a": torch.full((2, 3), value)}),
             "metrics": MetricRecord({"num-examples": 4, "loss": 0.25, "seconds": 1.5}),
             "config": config_record("a" * 64, 1),
         }

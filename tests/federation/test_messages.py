@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +13,8 @@ from napari_fedsam.federation.messages import (
     read_metrics,
     read_shared,
     round_of,
-    shared_record,
 )
+from napari_fedsam.federation.packed_parameters import PACKED_KEY, pack_parameters
 
 SPEC = {"lora.a": ((2, 3), torch.float32), "scale": ((), torch.float32)}
 
@@ -21,14 +23,22 @@ def state() -> dict[str, torch.Tensor]:
     return {"scale": torch.tensor(2.0), "lora.a": torch.arange(6.0).reshape(3, 2).T}
 
 
-def content_with(**changes: Array) -> RecordDict:
-    arrays = dict(shared_record(state()))
-    arrays.update(changes)
-    return RecordDict({"shared": ArrayRecord(arrays)})
+def content_with(**changes: torch.Tensor) -> RecordDict:
+    return RecordDict({"shared": pack_parameters({**state(), **changes})})
+
+
+def packed_as(data: bytes, form: str = "safetensors") -> RecordDict:
+    array = Array("uint8", (len(data),), form, data)
+    return RecordDict({"shared": ArrayRecord({PACKED_KEY: array})})
+
+
+def claiming(header: dict[str, object]) -> bytes:
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + bytes(28)
 
 
 def test_shared_parameters_come_back_bit_for_bit():
-    received = read_shared(RecordDict({"shared": shared_record(state())}), SPEC)
+    received = read_shared(RecordDict({"shared": pack_parameters(state())}), SPEC)
     assert set(received) == set(SPEC)
     for name, value in state().items():
         assert torch.equal(received[name], value)
@@ -36,43 +46,53 @@ def test_shared_parameters_come_back_bit_for_bit():
 
 
 def test_equal_parameters_make_equal_messages():
-    one = RecordDict({"shared": shared_record(state())})
-    other = RecordDict({"shared": shared_record(dict(reversed(state().items())))})
+    one = RecordDict({"shared": pack_parameters(state())})
+    other = RecordDict({"shared": pack_parameters(dict(reversed(state().items())))})
     assert one.object_id == other.object_id
 
 
-def array(values: object, dtype: str = "float32") -> Array:
-    return Array(np.array(values, dtype=dtype))
-
-
-def lying(shape: tuple[int, ...], dtype: str, values: Array) -> Array:
-    return Array(dtype=dtype, shape=shape, stype="numpy.ndarray", data=values.data)
-
+PACKED = pack_parameters(state())[PACKED_KEY].data
+SCALE = {"dtype": "F32", "shape": [], "data_offsets": [24, 28]}
 
 REFUSED = {
-    "a local parameter too": content_with(**{"moe.expert0": array([1.0])}),
-    "another shape": content_with(**{"lora.a": array(np.zeros((3, 2)))}),
-    "one axis more": content_with(scale=array([2.0])),
-    "another dtype": content_with(scale=array(2.0, "float64")),
-    "integers": content_with(scale=array(2, "int32")),
-    "not a number": content_with(scale=array(np.nan)),
-    "infinite": content_with(scale=array(-np.inf)),
-    "a shape that lies": content_with(
-        **{"lora.a": lying((2, 3), "float32", array(np.zeros((3, 2))))}
+    "a local parameter too": content_with(**{"moe.expert0": torch.ones(1)}),
+    "another shape": content_with(**{"lora.a": torch.zeros(3, 2)}),
+    "one axis more": content_with(scale=torch.tensor([2.0])),
+    "another dtype": content_with(scale=torch.tensor(2.0, dtype=torch.float64)),
+    "integers": content_with(scale=torch.tensor(2, dtype=torch.int32)),
+    "not a number": content_with(scale=torch.tensor(torch.nan)),
+    "infinite": content_with(scale=torch.tensor(-torch.inf)),
+    "arrays one by one": RecordDict(
+        {"shared": ArrayRecord({n: Array(t.numpy()) for n, t in state().items()})}
     ),
-    "a dtype that lies": content_with(scale=lying((), "float32", array(2, "int32"))),
-    "a header that claims more than there is": content_with(
-        **{"lora.a": lying((2, 3), "float32", array(np.zeros((600, 300))))}
+    "another array beside": RecordDict(
+        {
+            "shared": ArrayRecord(
+                {**pack_parameters(state()), "age": Array(np.array([71.0], np.float32))}
+            )
+        }
     ),
-    "a pickle": content_with(
-        scale=Array(dtype="float32", shape=(), stype="pickle", data=b"\x80\x04N.")
+    "a pickle": packed_as(b"\x80\x04N.", "pickle"),
+    "a pickle by another name": packed_as(b"\x80\x04N."),
+    "bytes that are nothing": packed_as(b"?" * 100),
+    "cut off": packed_as(PACKED[:-1]),
+    "more at the end": packed_as(PACKED + b"71"),
+    "arrays that overlap": packed_as(
+        claiming(
+            {"lora.a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [4, 28]}, "scale": SCALE}
+        )
     ),
-    "bytes that are no array": content_with(
-        scale=Array(dtype="float32", shape=(), stype="numpy.ndarray", data=b"?" * 100)
+    "a header that claims more than there is": packed_as(
+        claiming(
+            {
+                "lora.a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
+                "scale": {**SCALE, "shape": [1_000_000], "data_offsets": [24, 4_000_024]},
+            }
+        )
     ),
     "no arrays": RecordDict(),
-    "two sets": RecordDict({"shared": shared_record(state()), "more": shared_record(state())}),
-    "one missing": RecordDict({"shared": shared_record({"scale": torch.tensor(2.0)})}),
+    "two sets": RecordDict({"shared": pack_parameters(state()), "more": pack_parameters(state())}),
+    "one missing": RecordDict({"shared": pack_parameters({"scale": torch.tensor(2.0)})}),
 }
 
 

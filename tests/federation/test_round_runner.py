@@ -12,6 +12,7 @@ from napari_fedsam.federation.checkpoints import CheckpointStore
 from napari_fedsam.federation.errors import FederationError, ReplyCode
 from napari_fedsam.federation.in_process import InProcessGrid
 from napari_fedsam.federation.messages import config_record, left_out_of, round_of
+from napari_fedsam.federation.packed_parameters import pack_parameters, unpack_parameters
 from napari_fedsam.federation.round_runner import RoundRunner
 from napari_fedsam.personalization.federation_options import FederationOptions, PrivacyOptions
 from napari_fedsam.training.update_rounding import round_update
@@ -34,9 +35,13 @@ def agreed(recipe):
     return make
 
 
+def received_by(message):
+    return unpack_parameters(message.content.array_records["shared"])["w"]
+
+
 def update(message, added, cases, recipe_hash=None, round_number=None, **arrays):
-    start = message.content.array_records["shared"]["w"].numpy()
-    shared = ArrayRecord({"w": Array(start + np.float32(added)), **arrays})
+    start = received_by(message)
+    shared = pack_parameters({"w": start + torch.as_tensor(added), **arrays})
     metrics = MetricRecord({"num-examples": cases, "loss": 1.0 / cases, "seconds": 1.0})
     config = config_record(
         recipe_hash or message.content["config"]["recipe-hash"],
@@ -71,7 +76,7 @@ def app_with(received=None, **odd):
     log = received if received is not None else []
 
     def note(message, context):
-        w = message.content.array_records["shared"]["w"].numpy()
+        w = received_by(message).numpy()
         kind = message.metadata.message_type
         log.append(Received(context.node_id, kind, w, left_out_of(message.content)))
         return w
@@ -139,9 +144,8 @@ def test_rounded_updates_are_averaged_and_others_refused(tmp_path, agreed, preci
 
     def rounded(message):
         changed, _ = round_update({"w": torch.tensor([2.0, -1.0])}, precision)
-        arrays = {name: Array(value.numpy()) for name, value in changed.items()}
         reply = update(message, 0, 1)
-        reply.content["shared"] = ArrayRecord(arrays)
+        reply.content["shared"] = pack_parameters(changed)
         return reply
 
     store = run(tmp_path, recipe, app_with(a=rounded), {2: "a", 3: "b"})
@@ -164,9 +168,9 @@ def test_rounds_go_on_from_the_newest_checkpoint(tmp_path, agreed):
 BAD_UPDATES = {
     "nan": (lambda m: update(m, float("nan"), 1), "refused-arrays"),
     "infinite": (lambda m: update(m, float("inf"), 1), "refused-arrays"),
-    "extra": (lambda m: update(m, 1, 1, moe=Array(np.zeros(2))), "refused-arrays"),
-    "shape": (lambda m: update(m, 1, 1, w=Array(np.zeros(3, np.float32))), "refused-arrays"),
-    "dtype": (lambda m: update(m, 1, 1, w=Array(np.zeros(2))), "refused-arrays"),
+    "extra": (lambda m: update(m, 1, 1, moe=torch.zeros(2)), "refused-arrays"),
+    "shape": (lambda m: update(m, 1, 1, w=torch.zeros(3)), "refused-arrays"),
+    "dtype": (lambda m: update(m, 1, 1, w=torch.zeros(2).double()), "refused-arrays"),
     "recipe": (lambda m: update(m, 1, 1, recipe_hash="b" * 64), "recipe-mismatch"),
     "replayed": (lambda m: update(m, 1, 1, round_number=7), "other-round"),
     "nocases": (lambda m: update(m, 1, -1), "refused-arrays"),

@@ -16,7 +16,8 @@ from napari_fedsam.federation.client_app import app
 from napari_fedsam.federation.coordinator import Coordinator
 from napari_fedsam.federation.errors import ReplyCode
 from napari_fedsam.federation.in_process import InProcessGrid, payload_of
-from napari_fedsam.federation.messages import config_record, shared_record
+from napari_fedsam.federation.messages import config_record
+from napari_fedsam.federation.packed_parameters import pack_parameters, unpack_parameters
 from napari_fedsam.federation.sent import open_sent
 from napari_fedsam.federation.server_app import run_rounds
 from napari_fedsam.federation.site import Site
@@ -179,7 +180,7 @@ def ask(site, recipe, start):
 
     def ask(kind: str, *, recipe_hash: str = recipe.hash, number: int = 1) -> Message:
         content = RecordDict(
-            {"shared": shared_record(start[0]), "config": config_record(recipe_hash, number)}
+            {"shared": pack_parameters(start[0]), "config": config_record(recipe_hash, number)}
         )
         (reply,) = grid.send_and_receive([grid.create_message(content, kind, 2, str(number))])
         return reply, sent[-1]
@@ -196,7 +197,7 @@ def demand(site, recipe, start, add_cases):
 
     def demand(kind, **records):
         content = {
-            "shared": shared_record(start[0]),
+            "shared": pack_parameters(start[0]),
             "config": config_record(recipe.hash, 1),
             **records,
         }
@@ -211,7 +212,7 @@ def demand(site, recipe, start, add_cases):
 @pytest.mark.parametrize("kind", ["train", "evaluate"])
 def test_local_parameters_that_are_asked_for_are_refused_and_stay(site, demand, start, kind):
     shared, local = start
-    code, payload = demand(kind, shared=shared_record({**shared, **local}))
+    code, payload = demand(kind, shared=pack_parameters({**shared, **local}))
     assert code == ReplyCode.REFUSED_ARRAYS
     assert not any(name.encode() in payload for name in local)
     assert "is not a shared parameter of the recipe" in SiteStatus.read(site.status).message
@@ -327,8 +328,7 @@ def test_a_rounded_update_is_what_training_changed_and_the_rest_comes_later(
     assert len(coarse_payload) < 0.35 * len(exact_payload)
 
     def arrays(reply):
-        found = reply.content.array_records["shared"]
-        return {name: torch.from_numpy(found[name].numpy()) for name in found}
+        return unpack_parameters(reply.content.array_records["shared"])
 
     arrived, trained = expand_update(arrays(coarse)), arrays(exact)
     left_over = load_file(site.left_over)

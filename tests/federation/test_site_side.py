@@ -12,7 +12,8 @@ import threading
 import numpy as np
 import psutil
 import pytest
-from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+import torch
+from flwr.app import Message, MetricRecord, RecordDict
 
 from napari_fedsam.federation import connection_test, machine_load, sent
 from napari_fedsam.federation.audit import append_audit, describe_message
@@ -22,6 +23,7 @@ from napari_fedsam.federation.coordinator import Coordinator
 from napari_fedsam.federation.errors import FederationError
 from napari_fedsam.federation.in_process import stand_in_for_a_run
 from napari_fedsam.federation.messages import config_record
+from napari_fedsam.federation.packed_parameters import pack_parameters
 from napari_fedsam.federation.sent import arrays_of, is_kept, keep_sent, open_sent
 from napari_fedsam.federation.site import Site
 
@@ -246,7 +248,7 @@ def test_damaged_settings_are_told(site):
 def message(value=1.0):
     stand_in_for_a_run()
     content = {
-        "shared": ArrayRecord({"w": Array(np.full((2, 3), value, np.float32))}),
+        "shared": pack_parameters({"w": torch.full((2, 3), value)}),
         "metrics": MetricRecord({"loss": 0.5}),
         "config": config_record("a" * 64, 1),
     }

@@ -2,9 +2,9 @@
 
 import os
 
-import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+import torch
+from flwr.app import Message, MetricRecord, RecordDict
 from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
 from qtpy.QtGui import QDropEvent
 
@@ -15,6 +15,7 @@ from napari_fedsam.federation.coordinator import Coordinator
 from napari_fedsam.federation.coordinator_setup import Reach
 from napari_fedsam.federation.in_process import stand_in_for_a_run
 from napari_fedsam.federation.messages import config_record
+from napari_fedsam.federation.packed_parameters import pack_parameters
 from napari_fedsam.federation.sent import keep_sent
 from napari_fedsam.federation.site import Site
 from napari_fedsam.federation.site_settings import SiteSettings
@@ -83,7 +84,7 @@ def sent_messages(site):
     stand_in_for_a_run()
     for number in (1, 2):
         content = {
-            "shared": ArrayRecord({"lora.a": Array(np.full((2, 3), number, np.float32))}),
+            "shared": pack_parameters({"lora.a": torch.full((2, 3), float(number))}),
             "metrics": MetricRecord({"loss": 0.25, "num-examples": 4}),
             "config": config_record("a" * 64, number),
         }

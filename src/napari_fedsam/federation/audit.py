@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-from flwr.app import Message
+from flwr.app import ArrayRecord, Message
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from napari_fedsam.federation.packed_parameters import PackingError, unpack_parameters
 from napari_fedsam.files import atomic_path
 
 _RESERVED_BYTES = 64 * 1024
@@ -70,11 +71,8 @@ def describe_message(message: Message, round_number: int) -> AuditLine:
     numbers: dict[str, float] = {}
     texts: dict[str, str] = {}
     if message.has_content():
-        arrays = tuple(
-            SentArray(name=name, shape=array.shape, dtype=array.dtype)
-            for record in message.content.array_records.values()
-            for name, array in record.items()
-        )
+        records = message.content.array_records.values()
+        arrays = tuple(array for record in records for array in _arrays_in(record))
         for metrics in message.content.metric_records.values():
             numbers.update({name: float(value) for name, value in metrics.items()})
         for config in message.content.config_records.values():
@@ -127,6 +125,23 @@ def read_audit(path: Path) -> list[AuditLine]:
 def bytes_sent(path: Path) -> int:
     """Return the bytes of all messages that left this site."""
     return sum(line.bytes for line in read_audit(path))
+
+
+def _arrays_in(record: ArrayRecord) -> list[SentArray]:
+    try:
+        parameters = unpack_parameters(record)
+    except PackingError:
+        # Whatever else it may be has left as well.
+        return [
+            SentArray(name=name, shape=array.shape, dtype=array.dtype)
+            for name, array in record.items()
+        ]
+    return [
+        SentArray(
+            name=name, shape=tuple(tensor.shape), dtype=str(tensor.dtype).removeprefix("torch.")
+        )
+        for name, tensor in sorted(parameters.items())
+    ]
 
 
 def _append(path: Path, line: AuditLine) -> None:

@@ -12,8 +12,8 @@ from napari_fedsam.federation.messages import (
     SHARED_KEY,
     TRAIN_METRICS,
     config_record,
-    shared_record,
 )
+from napari_fedsam.federation.packed_parameters import pack_parameters
 from napari_fedsam.personalization.personalised_model import PersonalisedModel
 from napari_fedsam.training.update_rounding import round_update
 
@@ -42,10 +42,10 @@ def round_bytes(model: PersonalisedModel) -> RoundBytes:
     stand_in_for_a_run()
     config = {CONFIG_KEY: config_record(model.recipe.hash, 1)}
     state = model.shared_state()
-    shared = {SHARED_KEY: shared_record(state)}
+    shared = {SHARED_KEY: pack_parameters(state)}
     precision = model.recipe.federation.precision
     rounded = state if precision == "float32" else round_update(state, precision)[0]
-    update = {SHARED_KEY: shared_record(rounded)}
+    update = {SHARED_KEY: pack_parameters(rounded)}
     trained = {METRICS_KEY: MetricRecord(dict.fromkeys(TRAIN_METRICS, 1.0))}
     judged = {METRICS_KEY: MetricRecord(dict.fromkeys(EVALUATE_METRICS, 1.0))}
     down = 2 * _size({**shared, **config})

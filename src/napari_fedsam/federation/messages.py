@@ -1,16 +1,18 @@
 """What may travel: shared parameters by allow-list, aggregate numbers, and the recipe's hash."""
 
-import io
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
 from napari_fedsam.federation.errors import RefusedMessageError, ReplyCode
+from napari_fedsam.federation.packed_parameters import (
+    PackingError,
+    unpack_parameters,
+)
 
 SHARED_KEY = "shared"
 CONFIG_KEY = "config"
@@ -25,26 +27,7 @@ EVALUATE_METRICS = frozenset({EXAMPLES_KEY, "dice-none", "dice-box", "activated"
 
 _INSTRUCTION_KEYS = frozenset({RECIPE_HASH_KEY, ROUND_KEY, LEFT_OUT_KEY})
 
-# A NumPy header is 64 or 128 bytes for the few dimensions that parameters have.
-_MAX_HEADER_BYTES = 1024
-
 SharedSpec = Mapping[str, tuple[tuple[int, ...], Any]]
-
-
-def shared_record(state: Mapping[str, Tensor]) -> ArrayRecord:
-    """Pack shared parameters for a message.
-
-    Parameters
-    ----------
-    state : mapping of str to Tensor
-        Parameters by name.
-
-    Returns
-    -------
-    ArrayRecord
-        The same arrays, names sorted, so that equal parameters make equal messages.
-    """
-    return ArrayRecord({name: Array(_to_numpy(state[name])) for name in sorted(state)})
 
 
 def config_record(recipe_hash: str, round_number: int, *, left_out: str = "") -> ConfigRecord:
@@ -143,12 +126,17 @@ def read_shared(content: RecordDict, spec: SharedSpec) -> dict[str, Tensor]:
     records = content.array_records
     if set(records) != {SHARED_KEY}:
         raise _refused("the message does not hold exactly one set of shared parameters")
-    arrays = records[SHARED_KEY]
+    try:
+        arrays = unpack_parameters(records[SHARED_KEY])
+    except PackingError as error:
+        raise _refused("its parameters are not packed as agreed") from error
     if unexpected := sorted(set(arrays) - set(spec)):
         raise _refused(f"'{unexpected[0]}' is not a shared parameter of the recipe")
     if missing := sorted(set(spec) - set(arrays)):
         raise _refused(f"the shared parameter '{missing[0]}' is missing")
-    return {name: _checked_tensor(name, arrays[name], *spec[name]) for name in spec}
+    for name, (shape, dtype) in spec.items():
+        _check_tensor(name, arrays[name], shape, dtype)
+    return {name: arrays[name] for name in spec}
 
 
 def read_metrics(content: RecordDict, allowed: Iterable[str]) -> dict[str, float]:
@@ -172,40 +160,16 @@ def read_metrics(content: RecordDict, allowed: Iterable[str]) -> dict[str, float
     return numbers
 
 
-def _checked_tensor(name: str, array: Array, shape: tuple[int, ...], dtype: Any) -> Tensor:
-    expected = np.dtype(str(dtype).removeprefix("torch."))
-    if array.stype != "numpy.ndarray":
-        raise _refused(f"'{name}' is not serialised as a NumPy array")
-    if tuple(array.shape) != tuple(shape) or array.dtype != expected.name:
+def _check_tensor(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: Any) -> None:
+    if tuple(tensor.shape) != tuple(shape) or tensor.dtype != _dtype(dtype):
         raise _refused(f"'{name}' has another shape or type than the recipe says")
-    # The label could lie, and reading would allocate whatever the header claims.
-    size = expected.itemsize * math.prod(shape)
-    if not size < len(array.data) <= size + _MAX_HEADER_BYTES:
-        raise _refused(f"'{name}' has another size than the recipe says")
-    if _header_of(name, array.data) != (tuple(shape), expected):
-        raise _refused(f"'{name}' has another shape or type than the recipe says")
-    values = array.numpy()
-    if np.issubdtype(expected, np.floating) and not np.isfinite(values).all():
+    if not torch.isfinite(tensor).all():
         raise _refused(f"'{name}' holds values that are not finite")
-    return torch.from_numpy(np.array(values))
 
 
-def _header_of(name: str, data: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    stream = io.BytesIO(data)
-    try:
-        if np.lib.format.read_magic(stream) != (1, 0):
-            raise _refused(f"'{name}' is in another NumPy format")
-        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
-    except ValueError as error:
-        raise _refused(f"'{name}' cannot be read") from error
-    if fortran_order and len(shape) > 1:
-        raise _refused(f"'{name}' is stored in another order")
-    return shape, dtype
-
-
-def _to_numpy(tensor: Tensor) -> np.ndarray[Any, np.dtype[Any]]:
-    # In C order: the other end refuses anything else.
-    return np.array(tensor.detach().cpu().numpy(), order="C")
+def _dtype(dtype: Any) -> torch.dtype:
+    kind: torch.dtype = getattr(torch, str(dtype).removeprefix("torch."))
+    return kind
 
 
 def _refused(reason: str) -> RefusedMessageError:

@@ -27,8 +27,8 @@ from napari_fedsam.federation.messages import (
     check_recipe,
     config_record,
     read_metrics,
-    shared_record,
 )
+from napari_fedsam.federation.packed_parameters import pack_parameters
 from napari_fedsam.federation.round_result import RoundResult, SiteRound
 from napari_fedsam.federation.update_checks import (
     check_round,
@@ -197,7 +197,7 @@ class RoundRunner:
     ) -> None:
         """Send one instruction to each node, and read the answers one at a time."""
         deadline = time.monotonic() + 60 * self._options.deadline_minutes
-        common = shared_record(self._current.shared)
+        common = pack_parameters(self._current.shared)
         left = list(nodes)
         waiting: dict[str, str] = {}
         while (left or waiting) and time.monotonic() < deadline:
@@ -262,7 +262,7 @@ class RoundRunner:
             self._recipe.hash, number, left_out=self._left_out.pop(str(node), "")
         )
         content = RecordDict(
-            {SHARED_KEY: common if own is None else shared_record(own), CONFIG_KEY: config}
+            {SHARED_KEY: common if own is None else pack_parameters(own), CONFIG_KEY: config}
         )
         # The grid's own default would let Flower answer for a site before the deadline.
         return Message(

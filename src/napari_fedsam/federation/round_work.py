@@ -24,8 +24,8 @@ from napari_fedsam.federation.messages import (
     left_out_of,
     read_shared,
     round_of,
-    shared_record,
 )
+from napari_fedsam.federation.packed_parameters import pack_parameters
 from napari_fedsam.federation.privacy import privatise
 from napari_fedsam.federation.room import check_room
 from napari_fedsam.federation.site_files import SiteFiles
@@ -173,7 +173,7 @@ def train_round(content: RecordDict, files: SiteFiles) -> RecordDict:
     }
     return RecordDict(
         {
-            SHARED_KEY: shared_record(
+            SHARED_KEY: pack_parameters(
                 _to_send(model.shared_state(), received, recipe, files, number)
             ),
             METRICS_KEY: MetricRecord(metrics),

@@ -11,6 +11,7 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 
 from napari_fedsam.federation.audit import AuditLine
 from napari_fedsam.federation.errors import FederationError
+from napari_fedsam.federation.packed_parameters import unpack_parameters
 from napari_fedsam.files import atomic_path, make_private_folder
 
 # Ten rounds of training and judging.
@@ -72,13 +73,19 @@ def open_sent(folder: Path, line: AuditLine) -> Message:
 
 
 def arrays_of(message: Message) -> dict[str, np.ndarray]:
-    """Return all arrays of a message by name."""
+    """Return all parameters in a message by name.
+
+    Raises
+    ------
+    PackingError
+        When the message holds arrays in another form.
+    """
     if not message.has_content():
         return {}
     return {
-        name: array.numpy()
+        name: tensor.numpy()
         for record in message.content.array_records.values()
-        for name, array in record.items()
+        for name, tensor in sorted(unpack_parameters(record).items())
     }
 
 

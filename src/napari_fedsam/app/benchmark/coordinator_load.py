@@ -10,8 +10,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from napari_fedsam.federation.in_process import InProcessGrid
@@ -22,10 +21,11 @@ from napari_fedsam.federation.messages import (
     SHARED_KEY,
     TRAIN_METRICS,
 )
+from napari_fedsam.federation.packed_parameters import pack_parameters, unpack_parameters
 from napari_fedsam.federation.server_app import run_rounds
 
 _FIRST_NODE = 2
-_CHANGE = np.float32(1e-3)
+_CHANGE = 1e-3
 
 app = ClientApp()
 
@@ -33,9 +33,9 @@ app = ClientApp()
 @app.train()  # type: ignore[untyped-decorator]
 def train(message: Message, _context: Context) -> Message:
     """Answer with what was sent, a little changed."""
-    sent = message.content[SHARED_KEY]
-    changed = {name: Array(array.numpy() + _CHANGE) for name, array in sent.items()}
-    return _reply(message, TRAIN_METRICS, {SHARED_KEY: ArrayRecord(changed)})
+    sent = unpack_parameters(message.content[SHARED_KEY])
+    changed = {name: tensor + _CHANGE for name, tensor in sent.items()}
+    return _reply(message, TRAIN_METRICS, {SHARED_KEY: pack_parameters(changed)})
 
 
 @app.evaluate()  # type: ignore[untyped-decorator]
