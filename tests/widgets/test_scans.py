@@ -1,19 +1,20 @@
 """Opening, choosing, turning and closing scans in a real window."""
 
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from napari_fedsam.imaging.errors import SeriesInfo
+from napari_fedsam.imaging.errors import ImagingError, SeriesInfo
 from napari_fedsam.imaging.geometry import Geometry
 from napari_fedsam.imaging.readers import read_mask, read_scan, read_segmentation
 from napari_fedsam.imaging.scan import Scan
 from napari_fedsam.imaging.writers import write_mask
 from napari_fedsam.widgets import scan_opening
 from napari_fedsam.widgets.layers import image_layer_data, scan_of
-from napari_fedsam.widgets.mask_layers import PREVIEW, SEGMENTATION
+from napari_fedsam.widgets.mask_layers import PREVIEW, ROLE_KEY, SEGMENTATION
 from napari_fedsam.widgets.series_dialog import SeriesDialog
 
 pytestmark = pytest.mark.window
@@ -77,7 +78,7 @@ def test_one_of_several_series_is_picked(hands, widget, tmp_path, scan, monkeypa
     found_series = (SeriesInfo("1.2", "head", "MR", 20, 1), SeriesInfo("1.3", "thin", "MR", 90, 2))
     asked = []
 
-    def read(path, *, series=None):
+    def read(path, *, series=None, watch=None):
         asked.append(series)
         if series is None:
             raise scan_opening.MultipleSeriesError("There are several.", found_series)
@@ -319,3 +320,83 @@ def test_masks_written_by_hand_are_read_back(scan, tmp_path):
     mask = (scan.pixels > 250).astype(np.uint8)
     write_mask(mask, scan, tmp_path / "m.mha")
     assert np.array_equal(read_mask(tmp_path / "m.mha", scan), mask)
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """A gate that the end of reading a scan waits at."""
+    gate = threading.Event()
+    read = scan_opening.read_scan
+
+    def read_and_wait(path, **options):
+        scan = read(path, **options)
+        assert gate.wait(60)
+        return scan
+
+    monkeypatch.setattr(scan_opening, "read_scan", read_and_wait)
+    yield gate
+    gate.set()
+
+
+def arriving_layers(viewer):
+    return [layer for layer in viewer.layers if layer.metadata.get(ROLE_KEY) == "arriving"]
+
+
+def test_what_has_arrived_of_a_scan_is_looked_at_meanwhile(
+    hands, viewer, widget, tmp_path, scan, held
+):
+    opening = widget.open_scan(written(scan, tmp_path / "chest.nii.gz"))
+    hands.qtbot.waitUntil(lambda: bool(arriving_layers(viewer)), timeout=30_000)
+    (layer,) = arriving_layers(viewer)
+    hands.qtbot.waitUntil(lambda: layer.name == "chest: 100% read", timeout=30_000)
+    assert widget.session.scan is None
+    assert np.array_equal(layer.data, scan.orientation.to_display(scan.pixels))
+    assert viewer.dims.current_step[0] == len(layer.data) // 2
+    viewer.dims.set_current_step(0, 3)
+    viewer.camera.zoom *= 2
+    zoom = viewer.camera.zoom
+    held.set()
+    hands.rest()
+    assert arriving_layers(viewer) == []
+    assert scan_of(opening.layer) is widget.session.scan
+    assert np.array_equal(layer.contrast_limits, opening.layer.contrast_limits)
+    # One goes on looking where one looked.
+    assert widget.session.view.slice.index == 3
+    assert viewer.camera.zoom == pytest.approx(zoom)
+
+
+def test_a_scan_that_is_looked_at_stays_until_the_next_has_been_read(
+    hands, viewer, widget, tmp_path, scan, held
+):
+    held.set()
+    first = widget.open_scan(written(scan, tmp_path / "first.nii.gz"))
+    hands.rest()
+    held.clear()
+    second = widget.open_scan(written(scan, tmp_path / "second.nii.gz"))
+    hands.qtbot.waitUntil(lambda: second._arriving._arriving is not None, timeout=30_000)
+    hands.qtbot.wait(300)
+    assert arriving_layers(viewer) == []
+    assert first.layer.visible
+    held.set()
+    hands.rest()
+    assert widget.session.scan is scan_of(second.layer)
+
+
+def test_what_arrived_of_a_damaged_scan_goes(
+    hands, viewer, widget, tmp_path, scan, told, monkeypatch
+):
+    gate = threading.Event()
+    read = scan_opening.read_scan
+
+    def read_and_fail(path, **options):
+        read(path, **options)
+        gate.wait(60)
+        raise ImagingError("It is damaged.")
+
+    monkeypatch.setattr(scan_opening, "read_scan", read_and_fail)
+    widget.open_scan(written(scan, tmp_path / "chest.nii.gz"))
+    hands.qtbot.waitUntil(lambda: bool(arriving_layers(viewer)), timeout=30_000)
+    gate.set()
+    hands.rest()
+    assert arriving_layers(viewer) == []
+    assert told == ["It is damaged."]

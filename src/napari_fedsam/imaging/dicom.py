@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from napari_fedsam.imaging.arriving_scan import ArrivingScan, Watch
 from napari_fedsam.imaging.dicom_geometry import stack_geometry
 from napari_fedsam.imaging.dicom_headers import Header
 from napari_fedsam.imaging.dicom_pixels import read_frames
@@ -21,11 +23,11 @@ from napari_fedsam.imaging.geometry import Geometry
 from napari_fedsam.imaging.scan import Scan
 
 
-def read_dicom_folder(folder: Path, uid: str | None) -> Scan:
+def read_dicom_folder(folder: Path, uid: str | None, watch: Watch | None = None) -> Scan:
     """Read one series of a folder and its sub-folders (see `readers.read_scan`)."""
     with explained_access(folder):
         series = pick_series(folder, uid)
-    return _read(series, folder)
+    return _read(series, folder, watch)
 
 
 def read_dicom_file(path: Path) -> Scan:
@@ -48,7 +50,7 @@ def list_dicom_series(folder: Path) -> list[SeriesInfo]:
         return [series.info for series in find_series(folder)]
 
 
-def _read(series: Series, source: Path) -> Scan:
+def _read(series: Series, source: Path, watch: Watch | None = None) -> Scan:
     headers = series.headers
     first = headers[0]
     if any((h.rows, h.columns) != (first.rows, first.columns) for h in headers):
@@ -56,7 +58,7 @@ def _read(series: Series, source: Path) -> Scan:
             f"{source.name} mixes slices of different sizes: open them as series of their own."
         )
     if first.is_placed:
-        return _placed(series, source)
+        return _placed(series, source, watch)
     pixels = read_frames(headers)
     spacing = first.places[0].pixel_spacing or first.ultrasound_spacing
     row, column = spacing or (first.aspect, 1.0)
@@ -71,7 +73,7 @@ def _read(series: Series, source: Path) -> Scan:
     )
 
 
-def _placed(series: Series, source: Path) -> Scan:
+def _placed(series: Series, source: Path, watch: Watch | None) -> Scan:
     """Stack slices or frames that know their place in the patient."""
     headers = series.headers
     first = headers[0]
@@ -79,13 +81,21 @@ def _placed(series: Series, source: Path) -> Scan:
     geometry, order = stack_geometry(
         places, first.rows, first.columns, first.thickness, source.name
     )
+
+    def scan_with(pixels: NDArray[Any]) -> Scan:
+        return _scan(series, source, pixels, geometry, spacing_known=True, is_anatomical=True)
+
+    def tell(pixels: NDArray[Any], arrived: NDArray[np.bool_]) -> None:
+        if watch is not None:
+            watch(ArrivingScan(scan_with(pixels), arrived))
+
     if len(headers) == 1:
         pixels = read_frames(headers)
         # Fancy indexing copies, which frames that are in order already do not need.
         pixels = pixels if order == sorted(order) else pixels[order]
     else:
-        pixels = read_frames([headers[i] for i in order])
-    return _scan(series, source, pixels, geometry, spacing_known=True, is_anatomical=True)
+        pixels = read_frames([headers[i] for i in order], tell if watch is not None else None)
+    return scan_with(pixels)
 
 
 def _scan(

@@ -5,7 +5,7 @@ a whole file, and inverts MONOCHROME1 before rescaling, so enhanced objects whos
 inverted physical values are decoded by pydicom and rescaled here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,6 +21,8 @@ from napari_fedsam.imaging.errors import ImagingError
 from napari_fedsam.imaging.files import explained_access
 from napari_fedsam.imaging.number_types import at_most_32_bits
 from napari_fedsam.imaging.silence import silent_itk, silent_pydicom
+
+Tell = Callable[[NDArray[Any], NDArray[np.bool_]], None]
 
 _GDCM_RESCALES_GROUPS = frozenset(
     {
@@ -43,7 +45,7 @@ _MEASURED = ("CT", "PT")
 _WORKERS = 4
 
 
-def read_frames(headers: Sequence[Header]) -> NDArray[Any]:
+def read_frames(headers: Sequence[Header], tell: Tell | None = None) -> NDArray[Any]:
     """Decode files and put their frames one after the other.
 
     Slope and intercept are applied; YBR and palette colours become RGB; MONOCHROME1 (low values
@@ -53,6 +55,9 @@ def read_frames(headers: Sequence[Header]) -> NDArray[Any]:
     ----------
     headers : sequence of Header
         Files whose frames have the same size.
+    tell : callable, optional
+        Is told once, of pixels that are filled file by file, the middle one first, to look at
+        meanwhile, and of which are there; for files of one frame each.
 
     Returns
     -------
@@ -65,13 +70,40 @@ def read_frames(headers: Sequence[Header]) -> NDArray[Any]:
         If a file cannot be decoded, or gray and colour are mixed.
     """
     with silent_itk(), silent_pydicom(), ThreadPoolExecutor(_WORKERS) as pool:
-        parts = list(pool.map(_decode, headers))
+        looking = _Looking(tell, len(headers)) if tell is not None else None
+        middle_first = sorted(range(len(headers)), key=lambda index: abs(index - len(headers) // 2))
+        decoded: dict[int, NDArray[Any]] = {}
+        for index, part in zip(
+            middle_first, pool.map(lambda index: _decode(headers[index]), middle_first), strict=True
+        ):
+            decoded[index] = part
+            if looking is not None:
+                looking.add(index, part)
+    parts = [decoded[index] for index in range(len(headers))]
     if len({part.ndim for part in parts}) > 1:
         raise ImagingError(
             f"{headers[0].path.parent.name} mixes gray and colour slices: open them as series of "
             "their own."
         )
     return np.concatenate(parts)
+
+
+class _Looking:
+    """Slices to look at before all of them are there."""
+
+    def __init__(self, tell: Tell, count: int) -> None:
+        self._tell = tell
+        self._arrived = np.zeros(count, np.bool_)
+        self._pixels: NDArray[Any] | None = None
+
+    def add(self, index: int, part: NDArray[Any]) -> None:
+        """Add a decoded slice; the first one says of what kind all are."""
+        if self._pixels is None:
+            self._pixels = np.zeros((len(self._arrived), *part.shape[1:]), part.dtype)
+            self._tell(self._pixels, self._arrived)
+        if part.shape[1:] == self._pixels.shape[1:]:
+            self._pixels[index] = part[0]
+            self._arrived[index] = True
 
 
 def _decode(header: Header) -> NDArray[Any]:

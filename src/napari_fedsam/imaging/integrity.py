@@ -8,15 +8,19 @@ import gzip
 import math
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 from napari_fedsam.imaging.errors import ImagingError
 from napari_fedsam.imaging.files import explained_access, suffix_of
+from napari_fedsam.imaging.nifti_header import NiftiHeader
+
+Take = Callable[[bytes], None]
 
 _CHUNK = 1 << 20
 _HEADER_LIMIT = 1 << 16
-_NIFTI_1, _NIFTI_2 = 348, 540
+_NIFTI_2 = 540
 _METAIMAGE_BYTES = {
     "MET_CHAR": 1,
     "MET_UCHAR": 1,
@@ -33,11 +37,17 @@ _METAIMAGE_BYTES = {
 }
 
 
-def require_complete(path: Path) -> None:
+def require_complete(path: Path, take: Take = lambda _: None) -> None:
     """Check that a NIfTI or MetaImage file holds all the voxels that its header promises.
 
     Compressed NIfTI is decompressed once, with its checksum. Other formats are not looked at:
     their readers notice. A header that makes no sense is left to the reader, too.
+
+    Parameters
+    ----------
+    path : Path
+    take : callable, optional
+        Is given the decompressed bytes of a compressed NIfTI, piece by piece.
 
     Raises
     ------
@@ -51,7 +61,7 @@ def require_complete(path: Path) -> None:
                 promised = _nifti_bytes(handle.read(_HEADER_LIMIT), path)
             complete = promised is None or path.stat().st_size >= promised
         elif suffix == ".nii.gz":
-            complete = _is_complete_gzipped_nifti(path)
+            complete = _is_complete_gzipped_nifti(path, take)
         elif suffix in (".mha", ".mhd"):
             complete = _is_complete_metaimage(path)
         else:
@@ -64,31 +74,23 @@ def require_complete(path: Path) -> None:
 
 def _nifti_bytes(header: bytes, path: Path) -> int | None:
     """Return how long a single-file NIfTI-1 must be, None if it is not one."""
-    for order in "<>":
-        if len(header) < 348:
-            return None
-        kind = struct.unpack_from(f"{order}i", header)[0]
-        if kind == _NIFTI_2:
-            raise ImagingError(
-                f"{path.name} is NIfTI-2, which cannot be read: convert it to NIfTI-1 or NRRD."
-            )
-        if kind == _NIFTI_1:
-            dims = struct.unpack_from(f"{order}8h", header, 40)
-            bits = struct.unpack_from(f"{order}h", header, 72)[0]
-            start = struct.unpack_from(f"{order}f", header, 108)[0]
-            voxels = math.prod(max(1, n) for n in dims[1 : 1 + max(0, min(7, dims[0]))])
-            return int(start + voxels * bits // 8) if math.isfinite(start) else None
-    return None
+    if header[:4] in (struct.pack("<i", _NIFTI_2), struct.pack(">i", _NIFTI_2)):
+        raise ImagingError(
+            f"{path.name} is NIfTI-2, which cannot be read: convert it to NIfTI-1 or NRRD."
+        )
+    parsed = NiftiHeader.parse(header)
+    return None if parsed is None else parsed.file_bytes
 
 
-def _is_complete_gzipped_nifti(path: Path) -> bool:
+def _is_complete_gzipped_nifti(path: Path, take: Take) -> bool:
     # gzip's own length field counts modulo 4 GiB and one member only: read it all.
+    length, first = 0, b""
     try:
         with gzip.open(path, "rb") as handle:
-            first = handle.read(_HEADER_LIMIT)
-            length = len(first)
             while chunk := handle.read(_CHUNK):
+                first = first or chunk
                 length += len(chunk)
+                take(chunk)
     except gzip.BadGzipFile as error:
         # A wrong checksum is damage; a wrong beginning is another format, the reader's matter.
         return "Not a gzipped file" in str(error)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_fedsam.imaging.arriving_scan import ArrivingScan, Watch
 from napari_fedsam.imaging.dicom import list_dicom_series, read_dicom_file, read_dicom_folder
 from napari_fedsam.imaging.dicom_series import dicom_files
 from napari_fedsam.imaging.errors import ImagingError, SeriesInfo
@@ -23,10 +24,10 @@ from napari_fedsam.imaging.mask_formats import format_to_read
 from napari_fedsam.imaging.pictures import read_picture
 from napari_fedsam.imaging.scan import Scan
 from napari_fedsam.imaging.segmentation import Segmentation
-from napari_fedsam.imaging.volumes import read_volume
+from napari_fedsam.imaging.volumes import ArrivingVolume, Volume, read_volume
 
 
-def read_scan(path: Path | str, *, series: str | None = None) -> Scan:
+def read_scan(path: Path | str, *, series: str | None = None, watch: Watch | None = None) -> Scan:
     """Read a scan.
 
     Parameters
@@ -36,6 +37,9 @@ def read_scan(path: Path | str, *, series: str | None = None) -> Scan:
         (sub-folders included; other files in it are ignored).
     series : str, optional
         Which series of a DICOM folder, by its `SeriesInfo.uid`; needed if there are several.
+    watch : callable, optional
+        Is told of a scan that can be looked at while it arrives (compressed NIfTI volumes and
+        DICOM series), in this thread, before its voxels are read.
 
     Returns
     -------
@@ -53,10 +57,10 @@ def read_scan(path: Path | str, *, series: str | None = None) -> Scan:
     with explained_access(path):
         path.stat()
         if path.is_dir():
-            return read_dicom_folder(path, series)
+            return read_dicom_folder(path, series, watch)
         suffix = suffix_of(path)
         if suffix in VOLUME_SUFFIXES:
-            return _volume_scan(path)
+            return _volume_scan(path, watch)
         if suffix in PICTURE_SUFFIXES:
             return _picture_scan(path)
         if suffix in DICOM_SUFFIXES or is_dicom(path):
@@ -139,8 +143,15 @@ def read_mask(path: Path | str, scan: Scan) -> NDArray[np.uint16]:
     return read_segmentation(path, scan).labels
 
 
-def _volume_scan(path: Path) -> Scan:
-    volume = read_volume(path)
+def _volume_scan(path: Path, watch: Watch | None) -> Scan:
+    def tell(arriving: ArrivingVolume) -> None:
+        if watch is not None:
+            watch(ArrivingScan(_scan_of(arriving.volume, path), arriving.arrived))
+
+    return _scan_of(read_volume(path, tell if watch is not None else None), path)
+
+
+def _scan_of(volume: Volume, path: Path) -> Scan:
     return Scan(
         volume.pixels,
         volume.geometry,

@@ -1,11 +1,13 @@
 """NIfTI, NRRD and MetaImage through SimpleITK."""
 
 import contextlib
+import gzip
 import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +21,13 @@ from napari_fedsam.imaging.errors import ImagingError
 from napari_fedsam.imaging.files import explained_access, stem_of, suffix_of
 from napari_fedsam.imaging.geometry import Geometry
 from napari_fedsam.imaging.integrity import require_complete
+from napari_fedsam.imaging.nifti_header import HEADER_BYTES, NiftiHeader
+from napari_fedsam.imaging.nifti_slices import NiftiSlices
 from napari_fedsam.imaging.number_types import at_most_32_bits
 from napari_fedsam.imaging.silence import silent_itk
+
+# Deflate packs no more than 1032 bytes into one: a header that promises more is damaged.
+_MOST_COMPRESSED = 1032
 
 _WITH_SECOND_FILE = (".nhdr", ".mhd")
 
@@ -60,11 +67,33 @@ class LabelLayers:
     geometry: Geometry
 
 
-def read_volume(path: Path) -> Volume:
+@dataclass(frozen=True, eq=False)
+class ArrivingVolume:
+    """A volume whose slices are still being read; see `Volume`.
+
+    Attributes
+    ----------
+    volume : Volume
+        Its pixels are filled from the first slice on.
+    arrived : ndarray of bool
+        Shape (z,), which slices are there.
+    """
+
+    volume: Volume
+    arrived: NDArray[np.bool_]
+
+
+def read_volume(path: Path, watch: Callable[[ArrivingVolume], None] | None = None) -> Volume:
     """Read a NIfTI, NRRD or MetaImage file of two or three dimensions.
 
     Rescaling that the file asks for (NIfTI's scl_slope) is applied. Trailing dimensions of
     length one are dropped. An alpha channel is dropped.
+
+    Parameters
+    ----------
+    path : Path
+    watch : callable, optional
+        Is told of a compressed NIfTI volume before its voxels arrive, in this thread.
 
     Raises
     ------
@@ -72,7 +101,10 @@ def read_volume(path: Path) -> Volume:
         If the file is missing, unreadable, not an image, incomplete, sheared, of four or more
         dimensions, or neither gray nor 8-bit colour.
     """
-    with _opened(path) as reader:
+    slices = _slices_of(path) if watch is not None else None
+    with _opened(path, slices) as reader:
+        if watch is not None and slices is not None:
+            _tell(watch, reader, slices)
         image, geometry = _executed(reader, path)
         pixels = _pixels(image, path)
         return Volume(
@@ -120,12 +152,40 @@ def _as_text(note: str) -> str:
         return stored.decode("latin-1")
 
 
+def _slices_of(path: Path) -> NiftiSlices | None:
+    """Return what makes slices of a compressed NIfTI volume, None where that cannot be done."""
+    if suffix_of(path) != ".nii.gz":
+        return None
+    try:
+        with gzip.open(path, "rb") as handle:
+            header = NiftiHeader.parse(handle.read(HEADER_BYTES))
+        most = _MOST_COMPRESSED * path.stat().st_size
+    except (OSError, EOFError, zlib.error):
+        # The reader says what is wrong.
+        return None
+    if header is None or not NiftiSlices.can_show(header) or (header.file_bytes or 0) > most:
+        return None
+    return NiftiSlices(header)
+
+
+def _tell(watch: Callable[[ArrivingVolume], None], reader: Any, slices: NiftiSlices) -> None:
+    z, y, x = slices.pixels.shape
+    if tuple(reader.GetSize()) != (x, y, z):
+        return
+    # A damaged header is explained when the voxels have been read.
+    with contextlib.suppress(ValueError):
+        volume = Volume(
+            slices.pixels, Geometry.from_image(reader), _is_anatomical(reader, ".nii.gz")
+        )
+        watch(ArrivingVolume(volume, slices.arrived))
+
+
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path, slices: NiftiSlices | None = None) -> Iterator[Any]:
     """Yield an ITK reader that has read the header; its failures become sentences."""
     with explained_access(path), path.open("rb"):
         pass
-    with _complete(path), silent_itk(), _unambiguous(path) as readable:
+    with _complete(path, slices), silent_itk(), _unambiguous(path) as readable:
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(readable))
         try:
@@ -136,14 +196,15 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _complete(path: Path) -> Iterator[None]:
+def _complete(path: Path, slices: NiftiSlices | None) -> Iterator[None]:
     """Check that the file is complete: beforehand or, where all of it has to be read, meanwhile."""
     if suffix_of(path) != ".nii.gz":
         require_complete(path)
         yield
         return
     with ThreadPoolExecutor(1) as thread:
-        check = thread.submit(require_complete, path)
+        take = slices.take if slices is not None else lambda _: None
+        check = thread.submit(require_complete, path, take)
         try:
             yield
         finally:

@@ -10,9 +10,11 @@ from napari.utils.notifications import show_error
 from qtpy.QtCore import QObject, Signal
 
 from napari_fedsam.errors import FedSamError
+from napari_fedsam.imaging.arriving_scan import Watch
 from napari_fedsam.imaging.errors import MultipleSeriesError
 from napari_fedsam.imaging.readers import read_scan
 from napari_fedsam.imaging.scan import Scan
+from napari_fedsam.widgets.arriving_layer import ArrivingLayer
 from napari_fedsam.widgets.background import Background
 from napari_fedsam.widgets.layers import image_layer_data
 from napari_fedsam.widgets.series_dialog import choose_series
@@ -23,9 +25,9 @@ if TYPE_CHECKING:
 _open: set["ScanOpening"] = set()
 
 
-def load_scan(path: Path, series: str | None = None) -> Scan:
+def load_scan(path: Path, series: str | None = None, watch: Watch | None = None) -> Scan:
     """Read a scan and compute what is slow about it: its fingerprint and its first page."""
-    scan = read_scan(path, series=series)
+    scan = read_scan(path, series=series, watch=watch)
     _ = scan.fingerprint
     return scan
 
@@ -62,6 +64,7 @@ class ScanOpening(QObject):
         self._ask_series = ask_series
         self._background = Background(self)
         self._progress = progress(total=0, desc=f"opening {path.name}")
+        self._arriving = ArrivingLayer(viewer)
         self.layer: Layer | None = None
         # Nothing else holds an opening that the reader started.
         _open.add(self)
@@ -70,12 +73,15 @@ class ScanOpening(QObject):
         self._read(None)
 
     def _read(self, series: str | None) -> None:
-        path = self._path
-        self._background.run("scan", lambda: load_scan(path, series), self._show, self._failed)
+        path, watch = self._path, self._arriving.watch
+        self._background.run(
+            "scan", lambda: load_scan(path, series, watch), self._show, self._failed
+        )
 
     def _show(self, scan: Scan) -> None:
         data, options, _ = image_layer_data(scan)
         self.layer = self._viewer.add_image(data, **options)
+        self._arriving.replace(self.layer)
         self._end()
         self.opened.emit(self.layer)
 
@@ -95,5 +101,6 @@ class ScanOpening(QObject):
             _open.discard(self)
             self._window.destroyed.disconnect(self._end)
             self._progress.close()
+            self._arriving.close()
             self._background.close()
             self.ended.emit(self)
