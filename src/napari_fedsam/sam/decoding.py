@@ -43,11 +43,8 @@ def decode(
         Predicted IoU.
     """
     encoder = model.prompt_encoder
-    sparse, dense = encoder(points=points, boxes=boxes, masks=logits)
-    # No prompt at all leaves the prompt encoder's batch at one: follow the images.
-    batch = max(len(sparse), len(features))
-    sparse = sparse.expand(batch, -1, -1)
-    sparse = torch.cat([model.structure_tokens(structure, batch), sparse], dim=1)
+    sparse, dense = _embed(model, len(features), points, boxes, logits, structure)
+    batch = len(sparse)
     # Decoders begin with the sum of both. segment-anything's repeats the images for every prompt,
     # so that several of them can only be handed over within the other.
     low_res, scores = model.mask_decoder(
@@ -58,6 +55,31 @@ def decode(
         multimask_output=False,
     )
     return low_res, scores
+
+
+def _embed(
+    model: PromptableModel,
+    images: int,
+    points: Points | None,
+    boxes: torch.Tensor | None,
+    logits: torch.Tensor | None,
+    structure: int | Sequence[int] | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sparse and dense embeddings of a batch of prompts, the structure's token first.
+
+    A structure without a place is looked for in the whole image: the models were trained with
+    boxes, so this box is a better start than none.
+    """
+    encoder = model.prompt_encoder
+    known = model.structure_tokens(structure, 1 if isinstance(structure, int) else images)
+    if known.shape[1] and points is None and boxes is None:
+        side = float(model.input_size)
+        boxes = torch.tensor([[0.0, 0.0, side, side]], device=known.device)
+    sparse, dense = encoder(points=points, boxes=boxes, masks=logits)
+    # One prompt, or none, for several images: follow the images.
+    batch = max(len(sparse), images)
+    tokens = model.structure_tokens(structure, batch)
+    return torch.cat([tokens, sparse.expand(batch, -1, -1)], dim=1), dense
 
 
 def decode_in_training(
@@ -86,10 +108,7 @@ def decode_in_training(
             return decode(
                 model, features, points=points, boxes=boxes, logits=logits, structure=structure
             )
-    sparse, dense = model.prompt_encoder(points=points, boxes=boxes, masks=logits)
-    batch = max(len(sparse), len(features))
-    tokens = model.structure_tokens(structure, batch)
-    sparse = torch.cat([tokens, sparse.expand(batch, -1, -1)], dim=1)
+    sparse, dense = _embed(model, len(features), points, boxes, logits, structure)
     decoder = FastMaskDecoder(model, torch.bfloat16 if bf16 else torch.float32)
     return decoder(features.float(), dense, sparse)
 
@@ -137,8 +156,7 @@ class FastDecoder:
                     structure=structure,
                 )
             return low_res.float(), scores.float()
-        sparse, dense = self._model.prompt_encoder(points=points, boxes=boxes, masks=logits)
-        tokens = self._model.structure_tokens(structure, len(sparse))
+        sparse, dense = _embed(self._model, 1, points, boxes, logits, structure)
         # Without a mask prompt the dense embedding is the same for every prompt.
         dense = dense[:1] if logits is None else dense
-        return fast(features, dense, torch.cat([tokens, sparse], dim=1))
+        return fast(features, dense, sparse)

@@ -1,5 +1,7 @@
 """A scan to look at while it is still being read."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from napari.layers import Image
@@ -47,15 +49,17 @@ class ArrivingLayer(QObject):
         """Show this scan; called in the reading thread."""
         self._arriving = arriving
 
-    def replace(self, layer: Image) -> None:
-        """Let the whole scan's layer take the place of this one, and look where one looked."""
+    @contextlib.contextmanager
+    def replaced(self) -> Iterator[None]:
+        """Let the whole scan's layer, added meanwhile, take this one's place; go on looking."""
         if self.layer is None:
+            yield
             return
-        dims, camera = self._viewer.dims, self._viewer.camera
-        step, center, zoom = dims.current_step, camera.center, camera.zoom
-        order = tuple(dims.order)
+        dims, camera = self._viewer.dims, getattr(self._viewer, "scene", self._viewer).camera
+        step, order, center, zoom = dims.current_step, dims.order, camera.center, camera.zoom
+        yield
         self.close()
-        if self._viewer.layers[-1] is layer and tuple(dims.order) == order:
+        if dims.order == order:
             dims.current_step = step
             camera.center, camera.zoom = center, zoom
 
@@ -81,7 +85,7 @@ class ArrivingLayer(QObject):
     def _show_first(self, arriving: ArrivingScan) -> None:
         scan = arriving.scan
         middle = scan.shape[0] // 2
-        # Where the axis is shown turned, the middle is the one before.
+        # The one before is in the middle where the axis is shown turned.
         there = arriving.has(middle) and arriving.has(max(0, middle - 1))
         elsewhere = any(isinstance(each, Image) and each.visible for each in self._viewer.layers)
         if not there or elsewhere or scan.slice_axis != 0:
@@ -93,7 +97,9 @@ class ArrivingLayer(QObject):
             window = default_window(arriving.slice_as_scan(middle))
             options |= {"contrast_limits": (window.low, window.high), "colormap": "gray"}
         self.layer = self._viewer.add_image(scan.orientation.to_display(scan.pixels), **options)
-        self._viewer.dims.order = tuple(range(self._viewer.dims.ndim))
+        dims = self._viewer.dims
+        dims.order = tuple(range(dims.ndim))
+        dims.set_current_step(range(dims.ndim)[-3:], [size // 2 for size in scan.shape])
         self._viewer.reset_view()
 
 

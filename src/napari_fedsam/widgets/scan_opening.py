@@ -80,8 +80,8 @@ class ScanOpening(QObject):
 
     def _show(self, scan: Scan) -> None:
         data, options, _ = image_layer_data(scan)
-        self.layer = self._viewer.add_image(data, **options)
-        self._arriving.replace(self.layer)
+        with self._arriving.replaced():
+            self.layer = self._viewer.add_image(data, **options)
         self._end()
         self.opened.emit(self.layer)
 
