@@ -43,7 +43,9 @@ def decode(
         Predicted IoU.
     """
     encoder = model.prompt_encoder
-    sparse, dense = _embed(model, len(features), points, boxes, logits, structure)
+    sparse, dense = _embed(
+        model, len(features), structure, points=points, boxes=boxes, logits=logits
+    )
     batch = len(sparse)
     # Decoders begin with the sum of both. segment-anything's repeats the images for every prompt,
     # so that several of them can only be handed over within the other.
@@ -60,10 +62,11 @@ def decode(
 def _embed(
     model: PromptableModel,
     images: int,
+    structure: int | Sequence[int] | None,
+    *,
     points: Points | None,
     boxes: torch.Tensor | None,
     logits: torch.Tensor | None,
-    structure: int | Sequence[int] | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the sparse and dense embeddings of a batch of prompts, the structure's token first.
 
@@ -108,7 +111,9 @@ def decode_in_training(
             return decode(
                 model, features, points=points, boxes=boxes, logits=logits, structure=structure
             )
-    sparse, dense = _embed(model, len(features), points, boxes, logits, structure)
+    sparse, dense = _embed(
+        model, len(features), structure, points=points, boxes=boxes, logits=logits
+    )
     decoder = FastMaskDecoder(model, torch.bfloat16 if bf16 else torch.float32)
     return decoder(features.float(), dense, sparse)
 
@@ -156,7 +161,7 @@ class FastDecoder:
                     structure=structure,
                 )
             return low_res.float(), scores.float()
-        sparse, dense = _embed(self._model, 1, points, boxes, logits, structure)
+        sparse, dense = _embed(self._model, 1, structure, points=points, boxes=boxes, logits=logits)
         # Without a mask prompt the dense embedding is the same for every prompt.
         dense = dense[:1] if logits is None else dense
         return fast(features, dense, sparse)
