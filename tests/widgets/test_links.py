@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
-from qtpy.QtGui import QFocusEvent, QWheelEvent
+from qtpy.QtGui import QColor, QFocusEvent, QWheelEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QDialog, QLabel
 from scipy.spatial.transform import Rotation
@@ -16,6 +16,7 @@ from napari_fedsam.imaging.geometry import Geometry
 from napari_fedsam.imaging.scan import Scan
 from napari_fedsam.widgets.keys import ACTIONS, shown_keys
 from napari_fedsam.widgets.layers import image_layer_data
+from napari_fedsam.widgets.section_parts import Section
 
 pytestmark = pytest.mark.window
 
@@ -58,7 +59,16 @@ def crosshair(widget):
     return widget.session.crosshair
 
 
+def unfold(section):
+    """Unfold the section of the widget that this is the content of."""
+    while not isinstance(section, Section):
+        section = section.parentWidget()
+    if not section.isExpanded():
+        QTest.mouseClick(section.toggleButton(), Qt.MouseButton.LeftButton)
+
+
 def push(widget, name, hands):
+    unfold(widget.link_section)
     QTest.mouseClick(widget.link_section.buttons[name], Qt.MouseButton.LeftButton)
     hands.rest()
 
@@ -273,6 +283,26 @@ def test_the_picture_shows_the_acquired_pixels_in_the_layers_window(
     assert grey == pytest.approx(inside / 500 * 255, abs=3)
     # To the right of the gap there is the line.
     assert shown.pixelColor(round(x) + 30, round(y)).name() == "#ffcc33"
+
+
+def test_the_picture_shows_the_scans_own_mask(hands, widget, viewer, t2, picture, crosshair):
+    x, y = picture.crosshair
+    place = round(x) + 3, round(y) + 3
+    plain = picture.grab().toImage().pixelColor(*place)
+    assert plain.red() == plain.green() == plain.blue()
+    widget.choose_layer(viewer.layers["t2"])
+    hands.rest()
+    structure = widget.session.view.structure
+    widget.segmentation_layer.data[:] = structure.value
+    widget.choose_layer(viewer.layers["ball"])
+    hands.rest()
+    (again,) = widget._links.side.pictures
+    shown = again.grab().toImage().pixelColor(*place)
+    colour = QColor(structure.color)
+    # Between the picture's grey and the structure's colour.
+    for part, full in ((shown.red(), colour.red()), (shown.blue(), colour.blue())):
+        assert min(plain.red(), full) - 2 <= part <= max(plain.red(), full) + 2
+    assert shown != plain
 
 
 def test_a_click_in_the_picture_moves_the_canvas(hands, widget, t1, t2, picture, crosshair):

@@ -213,6 +213,7 @@ class FedSamWidget(Actions):
                 "Training": self.training_section,
                 "Session": self.session_section,
             },
+            folded=("Linked scans",),
         )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)

@@ -1,9 +1,10 @@
 """One linked scan beside the canvas: its slice nearest to the crosshair."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from napari.layers import Image
+from napari.layers import Image, Labels
 from numpy.typing import NDArray
 from qtpy.QtCore import QPointF, QRectF, Qt, Signal
 from qtpy.QtGui import QColor, QImage, QMouseEvent, QPainter, QPaintEvent, QWheelEvent
@@ -33,12 +34,14 @@ class LinkedPicture(QWidget):
     ----------
     layer : Image
         Of a scan of ours; it is shown in the layer's contrast limits.
+    labels : callable
+        Returns the layer of the scan's accepted masks, None while there is none.
     """
 
     moved = Signal(object)
     wanted = Signal(object)
 
-    def __init__(self, layer: Image) -> None:
+    def __init__(self, layer: Image, labels: Callable[[], Labels | None]) -> None:
         super().__init__()
         scan = scan_of(layer)
         if scan is None:
@@ -47,6 +50,7 @@ class LinkedPicture(QWidget):
         self.scan = scan
         self._grid = DisplayGrid.of(scan)
         self._display = scan.orientation.to_display(scan.pixels)
+        self._labels = labels
         self._point: Point | None = None
         self._field: FieldOfView | None = None
         self._axis = 0
@@ -90,11 +94,16 @@ class LinkedPicture(QWidget):
         self.update()
 
     def paintEvent(self, _event: QPaintEvent) -> None:  # noqa: N802
-        """Draw slice, crosshair, patient's sides and caption."""
+        """Draw slice, masks, crosshair, patient's sides and caption."""
         painter = QPainter(self)
         painter.fillRect(self.rect(), Qt.GlobalColor.black)
         painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform)
         painter.drawImage(self._pixel_area, self._picture())
+        masks = self._masks()
+        if masks is not None:
+            # Between two structures there are no others.
+            painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform, on=False)
+            painter.drawImage(self._pixel_area, masks)
         place = self.crosshair
         if place is not None:
             for line in arms(*place, self.width(), self.height()):
@@ -135,6 +144,21 @@ class LinkedPicture(QWidget):
         if self._drawn is None or self._drawn[0] != (key, window):
             self._drawn = (key, window), _image(apply_window(key.pixels(self._display), window))
         return self._drawn[1]
+
+    def _masks(self) -> QImage | None:
+        """Return the slice's accepted masks in their colours, None where there are none."""
+        labels = self._labels()
+        if labels is None:
+            return None
+        values = self.slice.pixels(labels.data)
+        if not values.any():
+            return None
+        colours = np.array(labels.colormap.map(values))
+        colours[..., 3] *= labels.opacity
+        pixels = np.ascontiguousarray(np.rint(255 * colours), dtype=np.uint8)
+        height, width = values.shape
+        kind = QImage.Format.Format_RGBA8888
+        return QImage(pixels.data, width, height, pixels.strides[0], kind).copy()
 
     @property
     def _mm(self) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """All sections of the widget, one below the other, in a scroll area."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFrame, QLabel, QScrollArea, QVBoxLayout, QWidget
@@ -18,9 +18,13 @@ class SectionStack(QScrollArea):
         The bar above the sections.
     sections : mapping of str to QWidget
         The sections by title, from top to bottom.
+    folded : collection of str
+        Titles of sections that are folded away at first.
     """
 
-    def __init__(self, offer: QWidget, sections: Mapping[str, QWidget]) -> None:
+    def __init__(
+        self, offer: QWidget, sections: Mapping[str, QWidget], folded: Collection[str] = ()
+    ) -> None:
         super().__init__()
         body = QWidget()
         column = QVBoxLayout(body)
@@ -28,7 +32,7 @@ class SectionStack(QScrollArea):
         column.setSpacing(6)
         column.addWidget(offer)
         for title, section in sections.items():
-            column.addWidget(Section(title, section))
+            column.addWidget(Section(title, section, expanded=title not in folded))
         column.addStretch(1)
         about = QLabel(f"napari-fedsam {__version__}: research use only")
         about.setAlignment(Qt.AlignmentFlag.AlignCenter)

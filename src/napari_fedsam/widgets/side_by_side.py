@@ -1,13 +1,16 @@
 """The linked scans in a row of pictures beside the canvas."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
 from qtpy.QtCore import QEvent, Qt, QTimer, Signal
 from qtpy.QtWidgets import QDockWidget, QVBoxLayout, QWidget
 
+from napari_fedsam.widgets.layers import scan_of
 from napari_fedsam.widgets.linked_picture import LinkedPicture
+from napari_fedsam.widgets.mask_layers import SEGMENTATION, layer_with_role
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -63,11 +66,14 @@ class SideBySide(QWidget):
             self._column.removeWidget(picture)
             picture.setParent(None)
             picture.deleteLater()
-        self.pictures = [LinkedPicture(layer) for layer in layers]
+        self.pictures = [LinkedPicture(layer, self._masks_of(layer)) for layer in layers]
         for picture in self.pictures:
             picture.moved.connect(moved)
             picture.wanted.connect(wanted)
             self._column.addWidget(picture)
+
+    def _masks_of(self, layer: Image) -> Callable[[], Any]:
+        return partial(layer_with_role, self._viewer, SEGMENTATION, scan_of(layer))
 
     def take_off(self) -> None:
         """Take the pictures off the window."""
