@@ -9,6 +9,7 @@ from napari_fedsam.app.cli import app
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.federation.audit import AuditLine, append_audit
 from napari_fedsam.federation.coordinator import Coordinator
+from napari_fedsam.federation.coordinator_setup import Reach
 from napari_fedsam.federation.invitation import Invitation
 from napari_fedsam.federation.keys import fingerprint
 from napari_fedsam.federation.site import Site
@@ -76,6 +77,23 @@ def test_nothing_is_imported_when_the_fingerprints_differ(coordinator, folder, t
     # The next one of the same coordinator needs no telephone call.
     coordinator.invite("A")
     assert "is in use here" in type_in("site", "import", path, "--folder", folder)
+
+
+def test_another_coordinators_invitation_is_said_to_replace_the_first(
+    coordinator, folder, type_in, tmp_path
+):
+    coordinator.invite("A")
+    first = coordinator.invitation_path("A")
+    agreed = Invitation.read(first).fingerprint
+    shown = type_in("site", "import", first, "--folder", folder, "--fingerprint", agreed)
+    assert "Careful" not in shown
+    other = Coordinator(tmp_path / "other")
+    other.init(coordinator.recipe, Reach("elsewhere.example", 9444))
+    agreed = other.invite("A").fingerprint
+    path = other.invitation_path("A")
+    shown = type_in("site", "import", path, "--folder", folder, "--fingerprint", agreed)
+    assert "Careful: there is an invitation to 'Discs' from another coordinator" in shown
+    assert "fed.example:9443" in shown
 
 
 def test_a_pause_is_seen(coordinator, type_in):

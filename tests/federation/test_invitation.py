@@ -102,6 +102,9 @@ def test_a_signature_by_another_key_is_refused_and_another_signer_is_seen(
         invitation.model_copy(update={"signature": forged.signature}).check_signature()
     assert not invitation.same_coordinator(forged)
     assert invitation.same_coordinator(coordinator.invite("Hospital B"))
+    assert "another coordinator" in forged.replaces(invitation)
+    assert invitation.address in forged.replaces(invitation)
+    assert invitation.replaces(coordinator.invite("Hospital B")) == invitation.replaces(None) == ""
 
 
 @pytest.mark.parametrize(

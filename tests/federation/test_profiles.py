@@ -177,6 +177,19 @@ def test_a_damaged_invitation_leaves_the_others_usable_and_is_mended_by_importin
     assert names(both) == ["Spleen on CT", "Leber (Phase 2)"]
 
 
+def test_a_site_says_what_is_wrong_with_its_invitation(home, spleen):
+    profile = Profiles(home).import_invitation(spleen)
+    whole = profile.files.invitation.read_text()
+    profile.files.invitation.write_text("{")
+    site = Site(home, profile.key)
+    assert site.state.phase is Phase.OFFLINE
+    assert "ask the coordinator for a new one" in site.state.message
+    assert site.state.address == ""
+    profile.files.invitation.write_text(whole)
+    site.refresh()
+    assert (site.state.message, site.state.federation) == ("", spleen.federation)
+
+
 def test_an_import_that_was_broken_off_is_no_federation(home, spleen, liver):
     profiles = Profiles(home)
     profiles.import_invitation(spleen)

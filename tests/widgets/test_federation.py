@@ -6,7 +6,7 @@ import threading
 
 import psutil
 import pytest
-from qtpy.QtWidgets import QDialog
+from qtpy.QtWidgets import QDialog, QLabel
 
 from napari_fedsam.cases.case import Structure
 from napari_fedsam.federation.coordinator import Coordinator
@@ -180,5 +180,11 @@ def test_nothing_is_imported_before_the_fingerprint_was_compared(
     assert invitation.fingerprint in dialog.fingerprint.text()
     known = InvitationDialog(invitation, invitation)
     assert known.import_button.isEnabled()
+    other = Coordinator(tmp_path / "other")
+    other.init(coordinator.recipe)
+    stranger = InvitationDialog(other.invite("window"), invitation)
+    assert not stranger.import_button.isEnabled()
+    assert any("another coordinator" in label.text() for label in stranger.findChildren(QLabel))
+    stranger.deleteLater()
     dialog.deleteLater()
     known.deleteLater()

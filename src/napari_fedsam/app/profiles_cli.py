@@ -51,6 +51,8 @@ def import_invitation(
     for heading, text in invitation_in_words(invitation).items():
         say(f"{heading}: {text}")
     known = profiles.known(invitation)
+    if caution := invitation.replaces(known):
+        say(caution)
     if known is not None and known.same_coordinator(invitation):
         say("It is signed by the coordinator whose invitation is in use here.")
     else:

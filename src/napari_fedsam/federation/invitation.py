@@ -131,6 +131,15 @@ class Invitation(BaseModel):
         """Tell whether another invitation was signed with the same key."""
         return self.signer == other.signer
 
+    def replaces(self, known: "Invitation | None") -> str:
+        """Say that another coordinator's invitation would be replaced, "" otherwise."""
+        if known is None or self.same_coordinator(known):
+            return ""
+        return (
+            f"Careful: there is an invitation to '{known.federation}' from another coordinator "
+            f"({known.address}), whose place this one would take."
+        )
+
     def install(self, files: SiteFiles) -> None:
         """Make this a profile's federation: invitation, CA certificate and recipe in its folder."""
         files.create()

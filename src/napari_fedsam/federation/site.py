@@ -225,13 +225,15 @@ class Site:
     def _refresh(self) -> None:
         status = SiteStatus.read(self.files.status)
         phase, message = self._phase(status)
-        self._refresh_federation()
+        problem = self._refresh_federation()
         self._refresh_bytes()
         self.state.round = status.round
         self.state.rounds_joined = status.rounds_joined
         self.state.dice_history = status.dice_history
         self.state.active_version = self._active_version()
         self.state.progress = status.progress if phase is status.phase else 0.0
+        if phase is Phase.OFFLINE:
+            message = problem
         # The message first: who listens to the phase reads the message that belongs to it.
         self.state.message = message
         self.state.phase = phase
@@ -258,10 +260,17 @@ class Site:
             return Phase.ERROR, lack
         return status.phase, status.message
 
-    def _refresh_federation(self) -> None:
-        invitation = self.invitation
+    def _refresh_federation(self) -> str:
+        """Return what is wrong with the invitation, "" for nothing."""
+        problem, invitation = "", None
+        try:
+            invitation = self.invitation
+        except FederationError as error:
+            # As after an update of this program; another one can be imported.
+            problem = str(error)
         self.state.federation = invitation.federation if invitation else ""
         self.state.address = invitation.address if invitation else ""
+        return problem
 
     def _refresh_bytes(self) -> None:
         size = self.files.audit.stat().st_size if self.files.audit.exists() else 0

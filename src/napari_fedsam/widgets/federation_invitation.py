@@ -64,6 +64,8 @@ class InvitationDialog(QDialog):
                     f"'{beside}' stay as they are."
                 )
             )
+        if caution := invitation.replaces(known):
+            layout.addWidget(_words(caution))
         if known is not None and known.same_coordinator(invitation):
             layout.addWidget(_words("Signed by the coordinator whose invitation is in use here."))
         else:
