@@ -1,6 +1,8 @@
 """Several federations on one machine, as a person types them."""
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
 from typer.testing import CliRunner
 
 from napari_fedsam.app.cli import app
@@ -8,6 +10,8 @@ from napari_fedsam.errors import FedSamError
 from napari_fedsam.federation.audit import AuditLine, append_audit
 from napari_fedsam.federation.profiles import Profiles
 from napari_fedsam.federation.site import Site
+from napari_fedsam.imaging.readers import read_scan, read_segmentation
+from napari_fedsam.settings import HOME_VARIABLE
 
 
 @pytest.fixture
@@ -91,3 +95,20 @@ def test_removing_says_what_goes_and_what_stays_and_asks(imported, type_in, fold
     assert "The record of what was sent: " in shown
     assert [profile.name for profile in Profiles(folder).all()] == ["Spleen"]
     assert type_in("site", "status", "--folder", folder).startswith("Spleen: offline")
+
+
+def test_a_federation_is_named_to_segment_with_its_model(
+    imported, type_in, folder, tmp_path, monkeypatch
+):
+    monkeypatch.setenv(HOME_VARIABLE, str(folder))
+    pixels = np.full((1, 48, 64), 40, np.uint8)
+    pixels[:, 16:36, 20:44] = 200
+    picture, mask = tmp_path / "scan.nrrd", tmp_path / "mask.seg.nrrd"
+    sitk.WriteImage(sitk.GetImageFromArray(pixels), str(picture))
+    for options, name in (((), "liver"), (("--profile", "Spleen"), "spleen")):
+        box = ("--box", "19,15,45,37", "--model", "site")
+        type_in("segment", picture, *box, *options, "-o", mask)
+        found = read_segmentation(mask, read_scan(picture))
+        assert [each.name for each in found.structures] == [name]
+    with pytest.raises(FedSamError, match="no federation 'Kidney'"):
+        type_in("segment", picture, *box, "--profile", "Kidney", "-o", mask)

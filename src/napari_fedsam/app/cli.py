@@ -4,7 +4,7 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,6 +15,9 @@ from napari_fedsam.app.console import console, fail, progress_bar
 from napari_fedsam.app.federation_cli import coordinator_app, site_app
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.files import write_text_atomically
+
+if TYPE_CHECKING:
+    from napari_fedsam.annotation.model_source import ModelSource
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,6 +30,10 @@ app.add_typer(coordinator_app, name="coordinator")
 app.add_typer(site_app, name="site")
 app.add_typer(benchmark_app, name="benchmark")
 
+ModelProfile = Annotated[
+    str | None,
+    typer.Option("--profile", help="Of which federation 'site' is; the one in use by default."),
+]
 _MODEL_HELP = "A model's name, a checkpoint's path, or 'site' for this site's personalised model."
 
 
@@ -55,6 +62,16 @@ def _root(
     ] = False,
 ) -> None:
     del version
+
+
+def _model_source(profile: str | None) -> "ModelSource":
+    """Return the models of this machine's site, in the federation of this name."""
+    from napari_fedsam.annotation.model_source import ModelSource
+    from napari_fedsam.federation.profiles import Profiles
+    from napari_fedsam.settings import home
+
+    key = None if profile is None else Profiles(home()).named(profile).key
+    return ModelSource(home(), key)
 
 
 def _numbers(text: str, count: int, option: str) -> list[float]:
@@ -103,17 +120,16 @@ def segment(
         int | None, typer.Option(help="The structure's value in a personalised model.")
     ] = None,
     model: Annotated[str, typer.Option(help=_MODEL_HELP)] = "lite_medsam",
+    profile: ModelProfile = None,
     series: Annotated[
         str | None, typer.Option(help="UID of the DICOM series, where a folder holds several.")
     ] = None,
 ) -> None:
     """Segment one slice of a scan; the mask has the scan's exact geometry."""
-    from napari_fedsam.annotation.model_source import ModelSource
     from napari_fedsam.app.segmentation import segment_slice
     from napari_fedsam.imaging.mask_formats import format_to_write
     from napari_fedsam.imaging.readers import read_scan
     from napari_fedsam.imaging.writers import write_mask
-    from napari_fedsam.settings import home
 
     if no_prompt == bool(box or point):
         raise typer.BadParameter("give --box, --point or --no-prompt")
@@ -122,7 +138,7 @@ def segment(
     opened = read_scan(scan, series=series)
     # Before the model is at work for nothing.
     format_to_write(output, opened)
-    source = ModelSource(home())
+    source = _model_source(profile)
     predictor = source.load(model).predictor
     mask = segment_slice(
         opened,
@@ -152,15 +168,14 @@ def evaluate(
     split: Annotated[str, typer.Option(help="The manifest's split.")] = "test",
     structure: Annotated[int, typer.Option(help="The structure's value.")] = 1,
     model: Annotated[str, typer.Option(help=_MODEL_HELP)] = "lite_medsam",
+    profile: ModelProfile = None,
 ) -> None:
     """Measure a model's Dice on a manifest's images."""
-    from napari_fedsam.annotation.model_source import ModelSource
     from napari_fedsam.app.evaluation_report import evaluate_rows
-    from napari_fedsam.settings import home
     from napari_fedsam.training.manifest import read_manifest
 
     rows = read_manifest(data, task, site=site, split=split)
-    predictor = ModelSource(home()).load(model).predictor
+    predictor = _model_source(profile).load(model).predictor
     with progress_bar(f"{len(rows)} images") as progress:
         report = evaluate_rows(predictor, rows, prompt, structure=structure, progress=progress)
     write_text_atomically(out, json.dumps({"model": model, "task": task, **report}, indent=2))
