@@ -75,7 +75,7 @@ class PropagationWork:
         return FoundMasks(self.scan, self.axis, self.structure, masks, tuple(stops))
 
     def _encode(self, index: int) -> ImageEmbedding:
-        return self.model.predictor.encode(self._windowed(index))
+        return self.model.encode(self._windowed(index))
 
     def _windowed(self, index: int) -> NDArray[np.uint8]:
         return apply_window(SliceKey(self.axis, index).pixels(self.display), self.window)

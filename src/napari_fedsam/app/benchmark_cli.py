@@ -4,7 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,6 +13,9 @@ from napari_fedsam.app.benchmark.scale import scale
 from napari_fedsam.app.console import console
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.files import write_text_atomically
+
+if TYPE_CHECKING:
+    from napari_fedsam.imaging.window import Window
 
 benchmark_app = typer.Typer(
     no_args_is_help=True, help="Measure methods on multi-site data, and this machine's speed."
@@ -139,6 +142,46 @@ def training(
             "machine": speed.machine,
         }
         write_text_atomically(json_file, json.dumps(figures, indent=2) + "\n")
+
+
+@benchmark_app.command()
+def propagation(
+    scan: Annotated[Path, typer.Option(help="The scan.")],
+    mask: Annotated[Path, typer.Option(help="Its true mask: what is above 0.")],
+    target: Annotated[float, typer.Option(min=0, max=1, help="Dice to be reached.")] = 0.95,
+    prompts: Annotated[int, typer.Option(min=1, help="Give up after so many prompts.")] = 20,
+    level: Annotated[str, typer.Option(help="LEVEL,WIDTH of the window.")] = "",
+    model: Annotated[str, typer.Option(help="A model's name, or 'site'.")] = "lite_medsam",
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write the numbers to this file.")
+    ] = None,
+) -> None:
+    """Count the prompts of a simulated person who propagates from one prompted slice."""
+    from napari_fedsam.annotation.model_source import ModelSource
+    from napari_fedsam.app.benchmark.propagation import count_prompts, table_of
+    from napari_fedsam.settings import home
+
+    window = _window(level) if level else None
+    loaded = ModelSource(home()).load(model)
+    steps = count_prompts(scan, mask, loaded, window, target=target, most=prompts)
+    console.print(table_of(steps))
+    reached = steps[-1].dice >= target
+    outcome = f"{steps[-1].prompts} prompts" if reached else f"not within {prompts} prompts"
+    console.print(f"Dice {target:g}: {outcome}. Research use only.", markup=False)
+    if json_file is not None:
+        report: dict[str, Any] = {"target": target, "reached": reached}
+        report["steps"] = [dataclasses.asdict(step) for step in steps]
+        write_text_atomically(json_file, json.dumps(report, indent=2) + "\n")
+
+
+def _window(text: str) -> "Window":
+    from napari_fedsam.imaging.window import Window
+
+    try:
+        level, width = (float(part) for part in text.split(","))
+        return Window.from_level(level, width)
+    except ValueError:
+        raise typer.BadParameter(f"'{text}' is not LEVEL,WIDTH", param_hint="--level") from None
 
 
 @benchmark_app.command()
