@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import os
+import ssl
 import time
 
 import httpx
@@ -10,10 +11,11 @@ import pytest
 from flwr.app import Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.proto.fleet_pb2 import ActivateNodeRequest
-from flwr.proto.run_pb2 import GetRunRequest
+from flwr.proto.run_pb2 import GetRunRequest, GetRunResponse
 from flwr.supercore.fab import Fab
 from flwr.supercore.inflatable.inflatable_object import get_object_tree
 from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
+from flwr.supercore.retry.http_retry import make_simple_http_retry_invoker
 
 from napari_fedsam.federation.audit import read_audit
 from napari_fedsam.federation.bundle import build_bundle, bundle_hash
@@ -206,6 +208,44 @@ def test_a_coordinator_in_trouble_is_as_one_that_is_away(guard, monkeypatch, sta
     client._client = httpx.Client(transport=answer)
     with pytest.raises(error):
         client.GetRun(GetRunRequest(run_id=1))
+    client.close()
+
+
+def answering(*answers):
+    """A transport that raises or returns one answer after the other, and what was asked."""
+    asked = []
+
+    def answer(request):
+        asked.append(request)
+        error, cause = answers[min(len(asked), len(answers)) - 1]
+        if error is not None:
+            raise error from cause
+        return httpx.Response(200, content=GetRunResponse().SerializeToString())
+
+    return httpx.MockTransport(answer), asked
+
+
+@pytest.mark.parametrize("lost", [httpx.ReadError, httpx.WriteError])
+def test_a_connection_that_is_cut_in_the_middle_is_tried_again(guard, lost):
+    cut = ssl.SSLEOFError(8, "EOF occurred in violation of protocol")
+    transport, asked = answering((lost(f"[SSL: UNEXPECTED_EOF] {cut}"), cut), (None, None))
+    retry = make_simple_http_retry_invoker()
+    client = guard._observed_client()("https://127.0.0.1:1", retry_invoker=retry)
+    client._client = httpx.Client(transport=transport)
+    client.GetRun(GetRunRequest(run_id=1))
+    assert len(asked) == 2
+    client.close()
+
+
+def test_a_refused_certificate_is_not_tried_again(guard):
+    refused = ssl.SSLCertVerificationError("certificate verify failed")
+    transport, asked = answering((httpx.ConnectError(f"[SSL] {refused}"), refused))
+    retry = make_simple_http_retry_invoker()
+    client = guard._observed_client()("https://127.0.0.1:1", retry_invoker=retry)
+    client._client = httpx.Client(transport=transport)
+    with pytest.raises(httpx.ConnectError):
+        client.GetRun(GetRunRequest(run_id=1))
+    assert len(asked) == 1
     client.close()
 
 

@@ -8,6 +8,7 @@ import inspect
 import json
 import logging
 import os
+import ssl
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -242,6 +243,15 @@ class NodeGuard:
                         raise
                     raise httpx.RemoteProtocolError(str(error)) from error
 
+            def _send(self, *request: Any, **options: Any) -> Any:
+                try:
+                    return super()._send(*request, **options)
+                except httpx.TransportError as error:
+                    if not _was_cut(error):
+                        raise
+                    # Flower takes every word of TLS for a refused certificate, and gives up.
+                    raise httpx.RemoteProtocolError("The connection was cut.") from error
+
             def _unary_unary(self, **request: Any) -> Any:
                 try:
                     response = super()._unary_unary(**request)
@@ -288,6 +298,15 @@ def _quiet_flower() -> Iterator[None]:
         yield
     finally:
         logger.disabled = False
+
+
+def _was_cut(error: BaseException | None) -> bool:
+    """Tell whether a TLS connection ended in the middle, as when a cable is pulled out."""
+    while error is not None:
+        if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _with_trusted_entity(pull: Callable[..., int | None], **kwargs: Any) -> int | None:
