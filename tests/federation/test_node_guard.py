@@ -2,20 +2,13 @@
 
 import contextlib
 import importlib
-import os
-import ssl
-import time
 
-import httpx
 import pytest
 from flwr.app import Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
-from flwr.proto.fleet_pb2 import ActivateNodeRequest
-from flwr.proto.run_pb2 import GetRunRequest, GetRunResponse
 from flwr.supercore.fab import Fab
 from flwr.supercore.inflatable.inflatable_object import get_object_tree
 from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
-from flwr.supercore.retry.http_retry import make_simple_http_retry_invoker
 
 from napari_fedsam.federation.audit import read_audit
 from napari_fedsam.federation.bundle import build_bundle, bundle_hash
@@ -185,89 +178,7 @@ def test_an_update_that_was_not_handed_over_is_not_said_to_be_sent(guard, files,
     assert "this round goes on without this site" in status.message
 
 
-def test_every_successful_exchange_is_remembered(guard, files, monkeypatch):
-    monkeypatch.setattr(
-        "flwr.supercore.protobuf.client.ProtobufClient._unary_unary", lambda _self, **_kw: "answer"
-    )
-    client = guard._observed_client()("https://127.0.0.1:1")
-    assert client._unary_unary(path="/") == "answer"
-    assert not files.node.exists(), "before the coordinator accepts the node, it is not connected"
-    files.node.write_text("{}")
-    os.utime(files.node, (0, 0))
-    client._unary_unary(path="/")
-    assert files.node.stat().st_mtime > 0
-    client.close()
-
-
-@pytest.mark.parametrize(
-    ("status", "error"), [(500, httpx.TransportError), (403, httpx.HTTPStatusError)]
-)
-def test_a_coordinator_in_trouble_is_as_one_that_is_away(guard, monkeypatch, status, error):
-    client = guard._observed_client()("https://127.0.0.1:1")
-    answer = httpx.MockTransport(lambda _request: httpx.Response(status))
-    client._client = httpx.Client(transport=answer)
-    with pytest.raises(error):
-        client.GetRun(GetRunRequest(run_id=1))
-    client.close()
-
-
-def answering(*answers):
-    """A transport that raises or returns one answer after the other, and what was asked."""
-    asked = []
-
-    def answer(request):
-        asked.append(request)
-        error, cause = answers[min(len(asked), len(answers)) - 1]
-        if error is not None:
-            raise error from cause
-        return httpx.Response(200, content=GetRunResponse().SerializeToString())
-
-    return httpx.MockTransport(answer), asked
-
-
-@pytest.mark.parametrize("lost", [httpx.ReadError, httpx.WriteError])
-def test_a_connection_that_is_cut_in_the_middle_is_tried_again(guard, lost):
-    cut = ssl.SSLEOFError(8, "EOF occurred in violation of protocol")
-    transport, asked = answering((lost(f"[SSL: UNEXPECTED_EOF] {cut}"), cut), (None, None))
-    retry = make_simple_http_retry_invoker()
-    client = guard._observed_client()("https://127.0.0.1:1", retry_invoker=retry)
-    client._client = httpx.Client(transport=transport)
-    client.GetRun(GetRunRequest(run_id=1))
-    assert len(asked) == 2
-    client.close()
-
-
-def test_a_refused_certificate_is_not_tried_again(guard):
-    refused = ssl.SSLCertVerificationError("certificate verify failed")
-    transport, asked = answering((httpx.ConnectError(f"[SSL] {refused}"), refused))
-    retry = make_simple_http_retry_invoker()
-    client = guard._observed_client()("https://127.0.0.1:1", retry_invoker=retry)
-    client._client = httpx.Client(transport=transport)
-    with pytest.raises(httpx.ConnectError):
-        client.GetRun(GetRunRequest(run_id=1))
-    assert len(asked) == 1
-    client.close()
-
-
 def test_what_cannot_be_recorded_does_not_leave_and_the_node_goes_on(guard, files, instruction):
     files.audit.mkdir()
     wire = send_through(guard, Message(Error(1, "crashed"), reply_to=instruction))
     assert (wire.sent, wire.pushed) == ([], {})
-
-
-@pytest.mark.parametrize(
-    ("age", "error"), [(5, httpx.TransportError), (600, httpx.HTTPStatusError)]
-)
-def test_a_node_after_a_killed_one_tries_again_until_that_is_given_up(
-    guard, files, monkeypatch, age, error
-):
-    files.node.write_text("{}")
-    os.utime(files.node, (time.time() - age,) * 2)
-    files.end_node()
-    assert not files.node.exists()
-    client = guard._observed_client()("https://127.0.0.1:1")
-    refusal = httpx.MockTransport(lambda _request: httpx.Response(412))
-    client._client = httpx.Client(transport=refusal)
-    with pytest.raises(error):
-        client.ActivateNode(ActivateNodeRequest())
-    client.close()

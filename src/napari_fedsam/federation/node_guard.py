@@ -8,14 +8,11 @@ import inspect
 import json
 import logging
 import os
-import ssl
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-import httpx
 from flwr.app import Error, Message, RecordDict
 from flwr.app.metadata import Metadata
 from flwr.common.constant import ErrorCode
@@ -25,20 +22,18 @@ from flwr.supercore.inflatable.inflatable_object import get_object_tree
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.run import Run
 from flwr.supercore.version import package_version
-from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.nodestate import NodeStateFactory
 
 from napari_fedsam.federation.audit import append_audit, describe_message
 from napari_fedsam.federation.errors import FederationError, ReplyCode
 from napari_fedsam.federation.handing_over import HandingOver
+from napari_fedsam.federation.persistent_client import persistent_client
 from napari_fedsam.federation.site_files import SiteFiles
 from napari_fedsam.federation.site_state import Phase
 from napari_fedsam.federation.site_status import SiteStatus, update_status
 from napari_fedsam.files import write_text_atomically
 
 SUPPORTED_FLOWER = "1.41.0"
-# Flower's patience with a silent node, and the longest pause between two attempts.
-_MISSED_SECONDS = 60.0 + 30.0
 
 _log = logging.getLogger(__name__)
 
@@ -78,7 +73,7 @@ class NodeGuard:
         loop._pull_and_store_message = pull
         loop._verify_fab = self._is_pinned
         loop.http_request_response = self._guarded(loop.http_request_response)
-        transport.FleetHttpClient = self._observed_client()
+        transport.FleetHttpClient = persistent_client(self._files)
 
     def self_test(self) -> None:
         """Show on a node in memory that a foreign bundle is refused and nothing of it is kept.
@@ -121,6 +116,7 @@ class NodeGuard:
             (self._loop, "_verify_fab"): {"fab", "trusted_entities"},
             (self._loop, "http_request_response"): {"server_address", "authentication_keys"},
             (self._transport, "FleetHttpClient"): {"base_url"},
+            (self._transport.FleetHttpClient, "_send"): {"context"},
         }
         for (module, name), parameters in expected.items():
             known = getattr(module, name, None)
@@ -228,57 +224,6 @@ class NodeGuard:
 
         return polling
 
-    def _observed_client(self) -> type[FleetHttpClient]:
-        contact, missed = self._files.node, self._may_still_be_missed
-
-        class ObservedFleetClient(FleetHttpClient):  # type: ignore[misc]
-            """Flower's client; a successful exchange touches the node file once it exists."""
-
-            def ActivateNode(self, request: Any) -> Any:  # noqa: N802
-                try:
-                    return super().ActivateNode(request)
-                except httpx.HTTPStatusError as error:
-                    refused = error.response.status_code == httpx.codes.PRECONDITION_FAILED
-                    if not (refused and missed()):
-                        raise
-                    raise httpx.RemoteProtocolError(str(error)) from error
-
-            def _send(self, *request: Any, **options: Any) -> Any:
-                try:
-                    return super()._send(*request, **options)
-                except httpx.TransportError as error:
-                    if not _was_cut(error):
-                        raise
-                    # Flower takes every word of TLS for a refused certificate, and gives up.
-                    raise httpx.RemoteProtocolError("The connection was cut.") from error
-
-            def _unary_unary(self, **request: Any) -> Any:
-                try:
-                    response = super()._unary_unary(**request)
-                except httpx.HTTPStatusError as error:
-                    if error.response.status_code != httpx.codes.INTERNAL_SERVER_ERROR:
-                        raise
-                    # A coordinator in trouble, as with a full disk, would end Flower's node; one
-                    # that is away is asked again.
-                    raise httpx.RemoteProtocolError(str(error)) from error
-                with contextlib.suppress(OSError):
-                    if contact.exists():
-                        os.utime(contact)
-                return response
-
-        return ObservedFleetClient
-
-    def _may_still_be_missed(self) -> bool:
-        """Tell whether SuperLink may still count the node before this one, if it was killed.
-
-        It refuses a second one until heartbeats have been missing for long enough, in the words in
-        which it refuses an unknown key.
-        """
-        try:
-            return time.time() - self._files.last_node.stat().st_mtime < _MISSED_SECONDS
-        except FileNotFoundError:
-            return False
-
     def _tell_connected(self, node_id: int) -> None:
         content = json.dumps({"node_id": str(node_id), "pid": os.getpid()})
         write_text_atomically(self._files.node, content)
@@ -298,15 +243,6 @@ def _quiet_flower() -> Iterator[None]:
         yield
     finally:
         logger.disabled = False
-
-
-def _was_cut(error: BaseException | None) -> bool:
-    """Tell whether a TLS connection ended in the middle, as when a cable is pulled out."""
-    while error is not None:
-        if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _with_trusted_entity(pull: Callable[..., int | None], **kwargs: Any) -> int | None:
