@@ -40,6 +40,22 @@ def scan(ball):
     return ball
 
 
+@pytest.fixture
+def held(monkeypatch):
+    """A gate that the end of reading a scan waits at."""
+    gate = threading.Event()
+    read = scan_opening.read_scan
+
+    def read_and_wait(path, **options):
+        scan = read(path, **options)
+        assert gate.wait(60)
+        return scan
+
+    monkeypatch.setattr(scan_opening, "read_scan", read_and_wait)
+    yield gate
+    gate.set()
+
+
 def letters(widget):
     return {edge: label.text() for edge, label in widget.edge_labels.items()}
 
@@ -54,11 +70,12 @@ def test_a_file_opens_in_a_worker(hands, widget, tmp_path, scan):
     assert widget.scan_section.chosen_layer is opening.layer
 
 
-def test_naparis_own_open_uses_a_worker_too(hands, viewer, widget, tmp_path, scan):
+def test_naparis_own_open_uses_a_worker_too(hands, viewer, widget, tmp_path, scan, held):
     path = written(scan, tmp_path / "third.nrrd")
     before = len(viewer.layers)
     assert viewer.open(path, plugin="napari-fedsam") == []
     assert len(viewer.layers) == before
+    held.set()
     hands.qtbot.waitUntil(lambda: widget.session.scan is not scan, timeout=30_000)
     hands.rest()
     assert np.array_equal(widget.session.scan.pixels, scan.pixels)
@@ -320,22 +337,6 @@ def test_masks_written_by_hand_are_read_back(scan, tmp_path):
     mask = (scan.pixels > 250).astype(np.uint8)
     write_mask(mask, scan, tmp_path / "m.mha")
     assert np.array_equal(read_mask(tmp_path / "m.mha", scan), mask)
-
-
-@pytest.fixture
-def held(monkeypatch):
-    """A gate that the end of reading a scan waits at."""
-    gate = threading.Event()
-    read = scan_opening.read_scan
-
-    def read_and_wait(path, **options):
-        scan = read(path, **options)
-        assert gate.wait(60)
-        return scan
-
-    monkeypatch.setattr(scan_opening, "read_scan", read_and_wait)
-    yield gate
-    gate.set()
 
 
 def arriving_layers(viewer):

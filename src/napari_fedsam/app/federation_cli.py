@@ -1,5 +1,6 @@
 """`napari-fedsam coordinator` and `napari-fedsam site`: the federation without a window."""
 
+import signal
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -232,6 +233,8 @@ def join(folder: SiteFolder = None, profile: ProfileName = None) -> None:
 @site_app.command("run")
 def run_site(folder: SiteFolder = None, profile: ProfileName = None) -> None:
     """Take part until interrupted, as a service does."""
+    # A shell lets what a script runs in the background ignore this, but a service has to leave.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     _take_part(chosen_site(folder, profile), detached=False)
 
 
