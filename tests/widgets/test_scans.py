@@ -377,7 +377,7 @@ def test_a_scan_that_is_looked_at_stays_until_the_next_has_been_read(
     held.clear()
     second = widget.open_scan(written(scan, tmp_path / "second.nii.gz"))
     hands.qtbot.waitUntil(lambda: second._arriving._arriving is not None, timeout=30_000)
-    hands.qtbot.wait(300)
+    second._arriving._look()
     assert arriving_layers(viewer) == []
     assert first.layer.visible
     held.set()
