@@ -56,6 +56,7 @@ def judgement(message, cases=2, dice=0.5, activated=1):
         "num-examples": cases,
         "dice-none": dice,
         "dice-box": dice / 2,
+        "dice-point": dice / 4,
         "activated": activated,
     }
     content = {"metrics": MetricRecord(metrics), "config": message.content["config"]}
@@ -117,7 +118,7 @@ def test_a_round_is_the_average_weighted_by_cases(tmp_path, agreed):
     (result,) = store.results()
     assert (result.round, result.aggregated, result.updates, result.cases) == (1, True, 2, 4)
     assert result.loss == pytest.approx((1 * 1.0 + 3 * (1 / 3)) / 4)
-    assert result.dice == pytest.approx({"none": 0.04, "box": 0.02})
+    assert result.dice == pytest.approx({"none": 0.04, "box": 0.02, "point": 0.01})
     assert (result.evaluations, result.activated, result.refused) == (2, 2, ())
     assert result.complete
     assert [site.norm for site in result.sites] == pytest.approx([10 * 2**0.5, 2 * 2**0.5])

@@ -26,7 +26,7 @@ from napari_fedsam.federation.site_state import Phase
 from napari_fedsam.federation.site_status import SiteStatus, update_status
 from napari_fedsam.personalization.federation_options import FederationOptions, PrivacyOptions
 from napari_fedsam.personalization.personalised_model import build_personalised_model
-from napari_fedsam.training.evaluation import Evaluation, ImageResult
+from napari_fedsam.training.evaluation import JUDGED_PROMPTS, Evaluation, ImageResult
 from napari_fedsam.training.update_rounding import expand_update
 from napari_fedsam.training.versions import VersionStore
 
@@ -99,7 +99,8 @@ def test_the_status_tells_what_came_of_the_round(played):
         assert (status.round, status.rounds_joined) == (1, 1)
         (judged,) = status.dice_history
         (version,) = VersionStore(files.versions).versions()
-        assert judged == (1, pytest.approx(np.mean([version.dice["none"], version.dice["box"]])))
+        mean = np.mean([version.dice[kind] for kind in JUDGED_PROMPTS])
+        assert judged == (1, pytest.approx(mean))
 
 
 def test_the_audit_log_lists_exactly_what_was_sent(played):
@@ -369,7 +370,7 @@ def evaluation(value):
     return Evaluation(
         tuple(
             ImageResult(id="x", group="x", prompt=kind, dice=value, false_positives=None)
-            for kind in ("none", "box")
+            for kind in JUDGED_PROMPTS
             if value is not None
         )
     )

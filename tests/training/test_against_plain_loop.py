@@ -60,6 +60,7 @@ def test_losses_are_those_of_a_plain_loop(
     ).losses
     plain = plain_loop(build(**CHANGES), samples, steps)
     assert len(fast) == steps
-    assert fast == pytest.approx(plain, rel=0.02)
+    # They fall to a tenth of the first one, of which half a percent is allowed there.
+    assert fast == pytest.approx(plain, rel=0.02, abs=0.005 * plain[0])
     # They differ from step to step, so that another order would be seen.
     assert max(plain) > 1.1 * min(plain)

@@ -10,7 +10,10 @@ import torch
 from napari_fedsam.personalization import MethodOptions, PromptShares
 from napari_fedsam.personalization.methods import METHODS, Phase
 from napari_fedsam.sam.encoder_split import EncoderSplit
+from napari_fedsam.sam.predictor import Predictor
+from napari_fedsam.sam.prompts import Prompts
 from napari_fedsam.training.errors import CancelledError, TrainingError
+from napari_fedsam.training.evaluation import evaluate
 from napari_fedsam.training.feature_cache import CachedEncoder, FeatureCache
 from napari_fedsam.training.local_update import _rate, _Trainer, local_update
 from napari_fedsam.training.progress import Progress
@@ -201,8 +204,6 @@ def test_absent_structures_are_trained_on(small, samples, absent, together: bool
 
 
 def test_an_absent_structure_is_learnt_as_nothing_to_mark(personalise, absent, features) -> None:
-    from napari_fedsam.sam import Predictor, Prompts
-
     model = personalise(method="lora_fedavg", epochs=12, learning_rate=1e-3)
     local_update(model, [absent], seed=0, cache=features)
     predictor = Predictor(model)
@@ -346,6 +347,22 @@ def test_the_learning_rate_warms_up_then_falls_as_half_a_cosine() -> None:
     assert all(earlier > later for earlier, later in pairwise(rates[4:]))
     assert 0 < rates[-1] < 0.02
     assert rates[22] == pytest.approx(1.0)
+
+
+def test_few_steps_stay_below_the_peak_in_proportion() -> None:
+    assert [max(_rate(1.0, step, steps) for step in range(steps)) for steps in (4, 20)] == (
+        pytest.approx([0.2, 1.0])
+    )
+
+
+def test_two_cases_at_a_high_rate_do_not_make_the_model_forget_boxes(
+    personalise, samples, features
+) -> None:
+    model = personalise(method="lora_fedavg", epochs=2, batch_size=1, learning_rate=1.2e-3)
+    before = evaluate(Predictor(model), samples, ("box",)).mean_dice("box")
+    local_update(model, samples, seed=0, cache=features)
+    after = evaluate(Predictor(model), samples, ("box",)).mean_dice("box")
+    assert after > before - 0.02
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])

@@ -48,7 +48,7 @@ class DemoSize:
 
 SAMPLE_SIZE = DemoSize(2, train=14, val=3, held_out=8, in_window=3, epochs=14)
 MANIFEST_SIZE = DemoSize(2, train=32, val=6, held_out=12, in_window=2, epochs=6)
-QUICK_SIZE = DemoSize(1, train=4, val=1, held_out=2, in_window=1, epochs=2)
+QUICK_SIZE = DemoSize(1, train=4, val=1, held_out=2, in_window=1, epochs=6)
 
 
 @dataclass(frozen=True, eq=False)

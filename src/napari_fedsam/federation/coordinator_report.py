@@ -29,8 +29,8 @@ h2 {{ margin-top: 2rem; }}
 <h1>{title}</h1>
 <p>{lead}</p>
 {body}
-<p>Research use only. Dice is each site's own mean over its held-out cases, with and without a box;
-sites with few of them vary by chance.</p>
+<p>Research use only. Dice is each site's own mean over its held-out cases, without a prompt,
+with a box and with one click; sites with few of them vary by chance.</p>
 </html>
 """
 

@@ -13,6 +13,7 @@ from napari_fedsam.federation.packed_parameters import (
     PackingError,
     unpack_parameters,
 )
+from napari_fedsam.training.evaluation import JUDGED_PROMPTS
 
 SHARED_KEY = "shared"
 CONFIG_KEY = "config"
@@ -23,7 +24,9 @@ LEFT_OUT_KEY = "left-out"
 EXAMPLES_KEY = "num-examples"
 
 TRAIN_METRICS = frozenset({EXAMPLES_KEY, "loss", "seconds"})
-EVALUATE_METRICS = frozenset({EXAMPLES_KEY, "dice-none", "dice-box", "activated"})
+EVALUATE_METRICS = frozenset(
+    {EXAMPLES_KEY, "activated", *(f"dice-{kind}" for kind in JUDGED_PROMPTS)}
+)
 
 _INSTRUCTION_KEYS = frozenset({RECIPE_HASH_KEY, ROUND_KEY, LEFT_OUT_KEY})
 

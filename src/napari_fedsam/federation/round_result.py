@@ -5,8 +5,6 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel, ConfigDict
 
-_KINDS = ("none", "box")
-
 
 class SiteRound(BaseModel):
     """One site's part in a round.
@@ -134,11 +132,12 @@ class RoundResult(BaseModel):
     @property
     def dice(self) -> dict[str, float]:
         """Mean held-out Dice by kind of prompt, weighted by held-out cases."""
+        kinds = dict.fromkeys(kind for site in self.sites for kind in site.dice)
         means = {
             kind: _weighted_mean(
                 [(site.dice[kind], site.held_out) for site in self.sites if kind in site.dice]
             )
-            for kind in _KINDS
+            for kind in kinds
         }
         return {kind: value for kind, value in means.items() if value is not None}
 

@@ -40,6 +40,7 @@ from napari_fedsam.federation.update_folder import FlatLayout, UpdateFolder, Vec
 from napari_fedsam.personalization.methods import method_named
 from napari_fedsam.personalization.recipe import Recipe
 from napari_fedsam.sam.host_memory import give_back_freed_memory
+from napari_fedsam.training.evaluation import JUDGED_PROMPTS
 from napari_fedsam.training.update_rounding import expand_update, rounded_spec
 
 _POLL_SECONDS = 0.5
@@ -331,7 +332,7 @@ class _JudgementReader:
         return site.model_copy(
             update={
                 "held_out": int(metrics[EXAMPLES_KEY]),
-                "dice": {kind: metrics[f"dice-{kind}"] for kind in ("none", "box")},
+                "dice": {kind: metrics[f"dice-{kind}"] for kind in JUDGED_PROMPTS},
                 "activated": bool(metrics["activated"]),
             }
         )

@@ -37,15 +37,13 @@ from napari_fedsam.personalization.recipe import Recipe
 from napari_fedsam.sam.predictor import Predictor
 from napari_fedsam.sam.protocol import PromptableModel
 from napari_fedsam.training.aggregation import update_between
-from napari_fedsam.training.evaluation import Evaluation, PromptKind, evaluate
+from napari_fedsam.training.evaluation import JUDGED_PROMPTS, Evaluation, evaluate
 from napari_fedsam.training.feature_cache import CachedEncoder, FeatureCache
 from napari_fedsam.training.local_update import local_update
 from napari_fedsam.training.samples import TrainingSample, samples_from_store
 from napari_fedsam.training.site_model import load_site_model, model_in_training
 from napari_fedsam.training.update_rounding import round_update
 from napari_fedsam.training.versions import VersionStore
-
-_PROMPTS: tuple[PromptKind, ...] = ("none", "box")
 
 # Messages are answered one at a time.
 _models = KeptModels()
@@ -237,7 +235,7 @@ def judge_round(content: RecordDict, files: SiteFiles) -> RecordDict:
             cache=cache,
         )
     candidate = _judge(model, held_out, cache)
-    dice: dict[str, float | None] = {kind: candidate.mean_dice(kind) for kind in _PROMPTS}
+    dice: dict[str, float | None] = {kind: candidate.mean_dice(kind) for kind in JUDGED_PROMPTS}
 
     versions = VersionStore(files.versions)
     judgement = Judgement(
@@ -271,8 +269,7 @@ def judge_round(content: RecordDict, files: SiteFiles) -> RecordDict:
     metrics = {
         # Cases where the structure is absent have no Dice.
         EXAMPLES_KEY: candidate.count("none"),
-        "dice-none": dice["none"] or 0.0,
-        "dice-box": dice["box"] or 0.0,
+        **{f"dice-{kind}": value or 0.0 for kind, value in dice.items()},
         "activated": int(judgement.take),
     }
     return RecordDict(
@@ -366,9 +363,9 @@ def _judge(
     model: PromptableModel, held_out: Sequence[TrainingSample], cache: FeatureCache
 ) -> Evaluation:
     encode = CachedEncoder(model, cache).encode
-    return evaluate(Predictor(model), held_out, _PROMPTS, encode=encode)
+    return evaluate(Predictor(model), held_out, JUDGED_PROMPTS, encode=encode)
 
 
 def _mean(evaluation: Evaluation) -> float | None:
-    known = [value for kind in _PROMPTS if (value := evaluation.mean_dice(kind)) is not None]
+    known = [value for kind in JUDGED_PROMPTS if (value := evaluation.mean_dice(kind)) is not None]
     return math.fsum(known) / len(known) if known else None

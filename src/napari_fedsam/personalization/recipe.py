@@ -50,7 +50,8 @@ class TrainingOptions(Options):
         The share of the passes that goes to local parameters alone, in methods with such phases.
     learning_rate : float
         Peak of AdamW's learning rate (short warm-up, then cosine) in the first round; later
-        rounds start lower, along half a cosine to a tenth over the recipe's rounds.
+        rounds start lower, along half a cosine to a tenth over the recipe's rounds. Phases of
+        fewer than 20 steps have a lower peak, in proportion to their steps.
     batch_size : int
         Images per step.
     prompts : PromptShares

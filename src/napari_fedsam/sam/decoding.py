@@ -68,8 +68,16 @@ def _embed(
     boxes: torch.Tensor | None,
     logits: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the sparse and dense embeddings of a batch of prompts, the structure's token first."""
+    """Return the sparse and dense embeddings of a batch of prompts, the structure's token first.
+
+    A structure without a place is looked for in the whole image: the models were trained with
+    boxes, so this box is a better start than none.
+    """
     encoder = model.prompt_encoder
+    known = model.structure_tokens(structure, 1 if isinstance(structure, int) else images)
+    if known.shape[1] and points is None and boxes is None:
+        side = float(model.input_size)
+        boxes = torch.tensor([[0.0, 0.0, side, side]], device=known.device)
     sparse, dense = encoder(points=points, boxes=boxes, masks=logits)
     # One prompt, or none, for several images: follow the images.
     batch = max(len(sparse), images)

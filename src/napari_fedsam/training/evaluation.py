@@ -21,6 +21,9 @@ from napari_fedsam.training.samples import TrainingSample
 
 PromptKind = Literal["none", "point", "box"]
 
+JUDGED_PROMPTS: tuple[PromptKind, ...] = ("none", "box", "point")
+"""What a new model is judged by at a site, before it is used: everything that a person asks."""
+
 
 @dataclass(frozen=True)
 class ImageResult:

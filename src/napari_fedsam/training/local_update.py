@@ -26,6 +26,9 @@ from napari_fedsam.training.samples import TrainingSample
 Moment = Literal["update", "personalise"]
 
 _WARM_UP_SHARE = 0.1
+# AdamW's first steps move every parameter by the whole rate, whatever the gradient: phases of fewer
+# steps than this stay below the peak in proportion, or a handful of cases would wreck the decoder.
+_STEPS_FOR_PEAK = 20
 # Of the learning rate: what is left of it in the last round.
 _LAST_ROUND = 0.1
 _STEPS_BETWEEN_SAVES = 20
@@ -256,6 +259,7 @@ class _Trainer:
 
 def _rate(peak: float, step: int, steps: int) -> float:
     """Warm up linearly, then follow half a cosine towards zero."""
+    peak *= min(1.0, steps / _STEPS_FOR_PEAK)
     warm_up = max(1, round(_WARM_UP_SHARE * steps))
     if step < warm_up:
         return peak * (step + 1) / warm_up

@@ -22,7 +22,7 @@ from napari_fedsam.sam.predictor import Predictor
 from napari_fedsam.sam.protocol import PromptableModel
 from napari_fedsam.sam.registry import load_model
 from napari_fedsam.training.errors import TrainingError
-from napari_fedsam.training.evaluation import PromptKind, evaluate
+from napari_fedsam.training.evaluation import JUDGED_PROMPTS, evaluate
 from napari_fedsam.training.feature_cache import CachedEncoder, FeatureCache
 from napari_fedsam.training.local_update import Moment, local_update
 from napari_fedsam.training.profile_folder import FIRST, profile_folder
@@ -31,7 +31,6 @@ from napari_fedsam.training.samples import TrainingSample, samples_from_store
 from napari_fedsam.training.site_model import load_site_model, model_in_training
 from napari_fedsam.training.versions import VersionStore
 
-_PROMPTS: tuple[PromptKind, ...] = ("none", "box")
 _MOMENTS: tuple[Moment, ...] = ("update", "personalise")
 
 
@@ -137,8 +136,8 @@ def _dice(
     model: PromptableModel, held_out: Sequence[TrainingSample], cache: FeatureCache
 ) -> dict[str, float | None]:
     encode = CachedEncoder(model, cache).encode
-    judged = evaluate(Predictor(model), held_out, _PROMPTS, encode=encode)
-    return {kind: judged.mean_dice(kind) for kind in _PROMPTS}
+    judged = evaluate(Predictor(model), held_out, JUDGED_PROMPTS, encode=encode)
+    return {kind: judged.mean_dice(kind) for kind in JUDGED_PROMPTS}
 
 
 def _mean(dice: dict[str, float | None]) -> float:

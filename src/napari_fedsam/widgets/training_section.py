@@ -71,7 +71,11 @@ def _outcome(result: SiteTrainingResult) -> str:
     before, after = result.before, result.after
     rows = [
         f"Dice {prompt}: {_number(before[kind])} before, {_number(after[kind])} now"
-        for kind, prompt in (("none", "without a prompt"), ("box", "with a box"))
+        for kind, prompt in (
+            ("none", "without a prompt"),
+            ("box", "with a box"),
+            ("point", "with one click"),
+        )
     ]
     verdict = "It is in use." if result.used else "It did worse: it is kept but not used."
     return f"{cases} On {result.held_out} held-out cases: {'; '.join(rows)}. {verdict}"
