@@ -72,6 +72,7 @@ def told(monkeypatch):
     messages = []
     monkeypatch.setattr("napari_fedsam.widgets.dock.show_info", messages.append)
     monkeypatch.setattr("napari_fedsam.widgets.dock.show_error", messages.append)
+    monkeypatch.setattr("napari_fedsam.widgets.scan_opening.show_error", messages.append)
     return messages
 
 

@@ -28,14 +28,6 @@ def written(scan: Scan, path: Path) -> Path:
 
 
 @pytest.fixture
-def told(monkeypatch):
-    messages = []
-    monkeypatch.setattr("napari_fedsam.widgets.dock.show_error", messages.append)
-    monkeypatch.setattr("napari_fedsam.widgets.scan_opening.show_error", messages.append)
-    return messages
-
-
-@pytest.fixture
 def scan(ball):
     return ball
 

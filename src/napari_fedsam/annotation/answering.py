@@ -7,6 +7,7 @@ from psygnal import Signal
 
 from napari_fedsam.annotation.ask import Ask
 from napari_fedsam.annotation.embedding_cache import CAPACITY, EmbeddingCache
+from napari_fedsam.annotation.foreseen import Foreseen
 from napari_fedsam.annotation.hover import Hover
 from napari_fedsam.annotation.model_in_use import ModelInUse
 from napari_fedsam.annotation.slices import SliceKey
@@ -34,6 +35,8 @@ class Answering:
         The newest answer for this place; while the next is computed, the one before it.
     hover : Hover
         What a point under the cursor would give, answered once all prompts are.
+    foreseen : Foreseen
+        The click that is expected next, answered after everything else.
     """
 
     preview_changed: ClassVar[Signal] = Signal()
@@ -49,6 +52,7 @@ class Answering:
         self.model: ModelInUse | None = None
         self.preview: Preview | None = None
         self.hover = Hover(view, current_ask)
+        self.foreseen = Foreseen(view, current_ask)
 
     @property
     def is_current(self) -> bool:
@@ -71,6 +75,7 @@ class Answering:
         self._refused.clear()
         self._encoded_ahead.clear()
         self.hover.drop()
+        self.foreseen.drop()
         self.work_wanted.emit()
 
     def point_at(self, point: tuple[float, float] | None) -> None:
@@ -78,6 +83,18 @@ class Answering:
         if self.hover.is_wanted:
             self.hover.point_at(point)
             self.work_wanted.emit()
+
+    def expect_click(self, x: float, y: float, *, positive: bool) -> None:
+        """Answer a click at (x, y) before it is given, once nothing else is to be done."""
+        self.foreseen.expect(x, y, positive=positive)
+        self.work_wanted.emit()
+
+    def use_foreseen(self) -> None:
+        """Show at once what was computed ahead, if it answers the prompts as they are now."""
+        foreseen = self.foreseen.answer
+        if foreseen is not None and not self.is_current and self._answers(foreseen):
+            self.preview = foreseen
+            self.preview_changed.emit()
 
     def drop_preview(self) -> None:
         """Show no answer."""
@@ -104,7 +121,7 @@ class Answering:
         if embedding is None:
             pixels = view.slice.pixels(view.display)
             work = EncodeWork(self._key, model, pixels, view.window)
-        elif ask is not None:
+        elif (ask := ask or self.foreseen.pending) is not None:
             work = PredictWork(view.place, ask, model, view.window, embedding, self._earlier())
         return None if work is None or _identity(work) in self._refused else work
 
@@ -153,10 +170,18 @@ class Answering:
                 self.preview_changed.emit()
             elif preview.model is self.model:
                 self.hover.take(preview)
+                self.foreseen.take(preview)
         self.work_wanted.emit()
 
     def refuse(self, work: Work, error: FedSamError) -> None:
-        """Take note that some work failed: it is told once and not tried again."""
+        """Take note that some work failed: it is told once and not tried again.
+
+        What was computed for a click that nobody has given is not spoken of.
+        """
+        if isinstance(work, PredictWork) and work.ask == self.foreseen.pending:
+            self.foreseen.drop()
+            self.work_wanted.emit()
+            return
         self._refused.add(_identity(work))
         if isinstance(work, PredictWork) and work.ask != self._current_ask():
             # Else every movement of the mouse would tell of it again.

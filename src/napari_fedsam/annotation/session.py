@@ -146,4 +146,5 @@ class AnnotationSession(Prompting, Accepting):
         if preview is not None and preview.place != self.view.place:
             self.answering.drop_preview()
         self.answering.hover.drop()
+        self.answering.foreseen.expect_nothing()
         self._show_ask()

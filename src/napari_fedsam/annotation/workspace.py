@@ -162,6 +162,7 @@ class Workspace:
         self.ask_changed.emit()
         if self.ask.is_empty:
             self.answering.drop_preview()
+        self.answering.use_foreseen()
         self.answering.work_wanted.emit()
 
     def _write_directly(self, indices: Indices, values: NDArray[Any]) -> None:

@@ -20,6 +20,7 @@ from napari_fedsam.errors import FedSamError
 from napari_fedsam.federation.site import Site
 from napari_fedsam.settings import home, user_name
 from napari_fedsam.widgets.actions import Actions
+from napari_fedsam.widgets.answer_ahead import AnswerAhead
 from napari_fedsam.widgets.background import Background, DiskLane
 from napari_fedsam.widgets.case_panel import CasePanel
 from napari_fedsam.widgets.cases_section import CasesSection
@@ -87,6 +88,7 @@ class FedSamWidget(Actions):
         self._is_closed = False
         self._display = ScanDisplay(viewer, self.session)
         self._cursor_preview = CursorPreview(viewer, self.session, self._display.prompts)
+        self._answer_ahead = AnswerAhead(viewer, self.session, self._display.prompts)
         self._window_drag = WindowDrag(viewer, self.session.view)
         self._inference = InferenceLoop(self.session, self.background)
         self._ahead = EncodeAhead(self.session, self._inference)
@@ -316,6 +318,7 @@ class FedSamWidget(Actions):
         self._inference.close()
         self._ahead.close()
         self._cursor_preview.close()
+        self._answer_ahead.close()
         self._window_drag.stop()
         self._display.close()
         self.prompt_section.close_section()
