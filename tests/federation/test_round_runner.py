@@ -261,8 +261,7 @@ FIVE = {2: "p", 3: "q", 4: "r", 5: "s", 6: "t"}
     [
         ({"aggregation": "median"}, 1.1),
         ({"aggregation": "trimmed_mean", "trimmed_share": 0.2}, (1.0 + 1.1 + 1.2) / 3),
-        # The middle ones are as near to their neighbours; the first of them is taken.
-        ({"aggregation": "krum", "malicious_sites": 1}, 1.1),
+        ({"aggregation": "krum", "malicious_sites": 1}, (1.0 + 1.1 + 1.2 + 1.35) / 4),
     ],
 )
 def test_robust_aggregation_withstands_a_poisoned_site(tmp_path, agreed, options, expected):

@@ -65,7 +65,7 @@ def test_norms_and_inner_products_are_those_of_the_whole(tmp_path):
         ),
         (
             {"aggregation": "krum", "malicious_sites": 2},
-            lambda results: aggregate_krum(results, 2, 0),
+            lambda results: aggregate_krum(results, 2, 5),
         ),
     ],
 )

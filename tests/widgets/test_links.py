@@ -268,6 +268,16 @@ def test_side_by_side_shows_the_nearest_slice_with_the_crosshair_at_the_same_pla
     assert np.linalg.norm(np.array(picture.point_at(across)) - back) == pytest.approx(20)
 
 
+def test_the_pictures_follow_a_canvas_that_is_resized(hands, widget, viewer, picture, qtbot):
+    canvas = viewer.window._qt_viewer.canvas.native
+    before = canvas.height()
+    window = viewer.window._qt_window
+    window.resize(window.width(), window.height() + 200)
+    qtbot.waitUntil(lambda: canvas.height() != before)
+    assert picture._field == widget._links.lines.field
+    assert picture._field.height == canvas.height()
+
+
 def test_the_picture_shows_the_acquired_pixels_in_the_layers_window(
     hands, viewer, t2, picture, crosshair
 ):

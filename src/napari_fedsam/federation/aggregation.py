@@ -41,11 +41,12 @@ def combine(updates: UpdateFolder, weights: Weights, options: FederationOptions)
     Returns
     -------
     Vector
-        The mean, median, trimmed mean or chosen update; with privacy, clipped and, where the
+        The mean, median, trimmed mean or mean of those chosen; with privacy, clipped and, where the
         coordinator adds it, with noise.
     """
     if options.aggregation == "krum":
-        return weighted_mean(updates, {_krum_choice(updates, tuple(weights), options): 1.0})
+        kept = _krum_choice(updates, tuple(weights), options)
+        return weighted_mean(updates, dict.fromkeys(kept, 1 / len(kept)))
     if options.aggregation in ("median", "trimmed_mean"):
         return _robust(updates, tuple(weights), options)
     if options.privacy is None or options.privacy.noise == "local":
@@ -133,8 +134,14 @@ def _robust(updates: UpdateFolder, sites: tuple[str, ...], options: FederationOp
     return np.concatenate(parts)
 
 
-def _krum_choice(updates: UpdateFolder, sites: tuple[str, ...], options: FederationOptions) -> str:
-    """Return the site whose nearest neighbours are nearest (Flower's `aggregate_krum`)."""
+def _krum_choice(
+    updates: UpdateFolder, sites: tuple[str, ...], options: FederationOptions
+) -> list[str]:
+    """Return all sites but the f whose nearest neighbours are farthest: Multi-Krum.
+
+    Blanchard et al. 2017; Flower's `aggregate_krum` with n - f to keep. A single site's update,
+    as in plain Krum, would leave out what the others have learned.
+    """
     products = updates.inner_products(sites)
     squares = np.diag(products)
     distances = squares[:, None] + squares[None, :] - 2 * products
@@ -142,4 +149,5 @@ def _krum_choice(updates: UpdateFolder, sites: tuple[str, ...], options: Federat
     neighbours = max(1, len(sites) - options.malicious_sites - 2)
     # Each row's smallest is the distance to itself.
     scores = np.sort(distances, axis=1)[:, 1 : neighbours + 1].sum(axis=1)
-    return sites[int(np.argmin(scores))]
+    nearest = np.argsort(scores, kind="stable")[: len(sites) - options.malicious_sites]
+    return [sites[index] for index in sorted(nearest)]

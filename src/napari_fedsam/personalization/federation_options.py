@@ -68,7 +68,7 @@ class FederationOptions(Options):
     trimmed_share : float
         Share of the values cut off at each end by the trimmed mean.
     malicious_sites : int
-        How many bad sites Krum withstands.
+        How many bad sites Krum withstands: so many updates, the least like others, are left out.
     norm_limit : float, optional
         An update longer than this many times the median of the round, or of the site's own past,
         is left out; None switches this off.

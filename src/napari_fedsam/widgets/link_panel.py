@@ -168,9 +168,11 @@ class LinkPanel(QObject):
             self._move_to(event.position)
 
     def eventFilter(self, _watched: Any, event: QEvent) -> bool:  # noqa: N802
-        """Stop following when the key's release would not be seen."""
+        """Stop following when the key's release would not be seen; follow the canvas' size."""
         if event.type() in RELEASE_IS_LOST:
             self._is_following = False
+        elif event.type() == QEvent.Type.Resize and self.side is not None:
+            self.refresh()
         return False
 
     def _scan_chosen(self) -> None:

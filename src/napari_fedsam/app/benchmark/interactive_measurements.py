@@ -28,6 +28,8 @@ from napari_fedsam.sam.segment_anything_models import SegmentAnything
 
 Report = dict[str, Any]
 
+_RESTED_MS = 300
+
 
 def model_report(repeats: int, *, vit_b: bool) -> Report:
     """Measure encoding and prompts without a window."""
@@ -98,6 +100,8 @@ def window_report(repeats: int) -> Report:
         try:
             window.clicks(points[:2])
             report["click_to_pixels_ms"] = percentiles(window.clicks(points), 50, 95)
+            rested = window.clicks(points, _RESTED_MS)
+            report["click_to_pixels_rested_ms"] = percentiles(rested, 50, 95)
             with training_in_background():
                 times = window.clicks(points)
                 report["click_to_pixels_training_ms"] = percentiles(times, 50, 95)

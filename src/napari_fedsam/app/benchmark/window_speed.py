@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _BEAT_MS = 2
 _WAIT_SECONDS = 120
 _SCROLL_MS = 80
+_AT_ONCE_MS = 30
+"""Between the cursor's arrival and a click: too short for anything to be computed ahead."""
 
 
 class WindowBenchmarkError(FedSamError):
@@ -170,14 +172,21 @@ class MeasuredWindow:
         run_events(1)
         wait_until(lambda: self.widget.idle, "the model")
 
-    def click_to_pixels(self, x: float, y: float) -> float:
-        """Click at a pixel of the slice; return the time (ms) until the answer is drawn."""
+    def click_to_pixels(self, x: float, y: float, rest_ms: float = _AT_ONCE_MS) -> float:
+        """Click at a pixel of the slice; return the time (ms) until the answer is drawn.
+
+        Parameters
+        ----------
+        x, y : float
+        rest_ms : float
+            How long the cursor has been there before.
+        """
         from qtpy.QtCore import Qt
         from qtpy.QtTest import QTest
 
         where = self._position(x, y)
         QTest.mouseMove(self._canvas, where)
-        run_events(30)
+        run_events(rest_ms)
         self._answered_at = -1
         start = time.perf_counter()
         QTest.mouseClick(self._canvas, Qt.MouseButton.LeftButton, pos=where)
@@ -203,11 +212,11 @@ class MeasuredWindow:
         )
         return QPoint(round(size.width() / 2 + dx), round(size.height() / 2 + dy))
 
-    def clicks(self, points: NDArray[np.float64]) -> list[float]:
+    def clicks(self, points: NDArray[np.float64], rest_ms: float = _AT_ONCE_MS) -> list[float]:
         """Click at points (n, 2), one after the other, each on a slice without prompts."""
         self.widget.use_positive_point()
         self.rest()
-        return [self.click_to_pixels(x, y) for x, y in points]
+        return [self.click_to_pixels(x, y, rest_ms) for x, y in points]
 
     def scroll_and_click(self, slices: int, point: tuple[float, float]) -> list[float]:
         """Scroll, and now and then click and accept; return the GUI thread's stalls (ms)."""
