@@ -17,9 +17,9 @@ DECODER = 4_058_340
 TOKENS = 2 * 256
 
 
-def lora(width: int, targets: int = 2) -> int:
-    """Rank 8 in the last two blocks: from the width to the rank, and from there to the width."""
-    return 2 * targets * (8 * width + width * 8)
+def lora(width: int, targets: int = 3) -> int:
+    """Rank 32 in the last two blocks: from the width to the rank, and from there to the width."""
+    return 2 * targets * (32 * width + width * 32)
 
 
 def experts(width: int) -> int:
@@ -130,7 +130,7 @@ def test_the_decoders_owner(personalise, method: str, decoder: str) -> None:
     counts["frozen" if decoder == "lora" else decoder] += DECODER
     if decoder == "lora":
         # Queries and values of two self-attentions (256) and five that project down to 128.
-        counts["shared"] += 2 * (2 * 8 * (256 + 256) + 5 * 8 * (256 + 128))
+        counts["shared"] += 2 * (2 * 32 * (256 + 256) + 5 * 32 * (256 + 128))
     if method == "ditto":
         counts["local"] += counts["shared"]
     assert {owner: count(model, owner) for owner in counts} == counts

@@ -23,8 +23,13 @@ def plain_loop(model, samples, steps: int) -> list[float]:
     """Run the whole encoder in float32 at every step and write out the loss and the optimiser."""
     training = model.recipe.training
     drawn = Batches(samples, PlainEncoder(model), seed=0, augmentations=1, box_jitter=0.1)
-    parameters = list(model.parameters_of("shared").values())
-    optimizer = torch.optim.AdamW(parameters)
+    shared = model.parameters_of("shared")
+    parameters = list(shared.values())
+    of_the_base = [shared[name] for name in shared if name.startswith("mask_decoder")]
+    inserted = [shared[name] for name in shared if not name.startswith("mask_decoder")]
+    optimizer = torch.optim.AdamW(
+        [{"params": of_the_base, "times": 1}, {"params": inserted, "times": 4}]
+    )
     losses = []
     for step in range(steps):
         batch = drawn.draw(training.batch_size)
@@ -39,7 +44,7 @@ def plain_loop(model, samples, steps: int) -> list[float]:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = _rate(training.learning_rate, step, steps)
+            group["lr"] = group["times"] * _rate(training.learning_rate, step, steps)
         optimizer.step()
         losses.append(float(loss.detach()))
     return losses

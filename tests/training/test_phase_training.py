@@ -71,16 +71,22 @@ def test_only_what_a_phase_trains_moves(small, trains: str, held: tuple[str, ...
 
 
 def test_a_step_is_as_long_as_its_rate(small) -> None:
-    """AdamW's first step is the rate itself in every coordinate, but for a hundredth's decay."""
+    """AdamW's first step is the rate itself in every coordinate, but for a hundredth's decay.
+
+    What was inserted takes longer ones.
+    """
     for rate in (0.1, 0.001):
-        model = small()
+        model = small(inserted_rate=3)
         training = PhaseTraining(model, Phase("shared"))
         before = model.shared_state()
         training.step(squares(training, model, "shared"), rate)
         after = model.shared_state()
-        name = next(name for name in before if name.endswith("lora_b"))
-        moved = (after[name] - before[name]).abs()
-        torch.testing.assert_close(moved, torch.full_like(moved, rate), rtol=0.02, atol=0)
+        for ending, times in (("lora_b", 3), ("upscaling.0.bias", 1)):
+            name = next(name for name in before if name.endswith(ending))
+            moved = (after[name] - before[name]).abs()
+            torch.testing.assert_close(
+                moved, torch.full_like(moved, times * rate), rtol=0.02, atol=1e-6
+            )
 
 
 def test_gradients_are_clipped_together(small, monkeypatch) -> None:

@@ -54,9 +54,9 @@ class MethodOptions(Options):
     """
 
     blocks: int = Field(default=2, ge=1)
-    lora_rank: int = Field(default=8, ge=1)
-    lora_alpha: float = Field(default=8.0, gt=0)
-    lora_targets: tuple[Literal["q", "k", "v"], ...] = Field(default=("q", "v"), min_length=1)
+    lora_rank: int = Field(default=32, ge=1)
+    lora_alpha: float = Field(default=32.0, gt=0)
+    lora_targets: tuple[Literal["q", "k", "v"], ...] = Field(default=("q", "k", "v"), min_length=1)
     experts: int = Field(default=4, ge=1)
     expert_width: int = Field(default=32, ge=1)
     top_k: int = Field(default=2, ge=1)

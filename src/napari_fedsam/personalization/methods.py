@@ -23,7 +23,17 @@ _EXPERTS = "image_encoder.*.experts.*"
 _ADAPTERS = "image_encoder.*_adapter.*"
 # Where a personalised model keeps its copies of shared parameters.
 COPIES = "local_copies"
+_INSERTED = (_TOKENS, "*.lora_[ab]", "*.experts.*", "*_adapter.*")
 _EVERYTHING = ("image_encoder.*", "prompt_encoder.*", _DECODER)
+
+
+def is_inserted(parameter: str) -> bool:
+    """Whether a parameter belongs to an inserted module or a structure's token, by its name.
+
+    A site's own copy is what its original is.
+    """
+    original = parameter.removeprefix(f"{COPIES}.").replace("/", ".")
+    return any(fnmatchcase(original, pattern) for pattern in _INSERTED)
 
 
 @dataclass(frozen=True)

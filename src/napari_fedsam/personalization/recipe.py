@@ -52,6 +52,8 @@ class TrainingOptions(Options):
         Peak of AdamW's learning rate (short warm-up, then cosine) in the first round; later
         rounds start lower, along half a cosine to a tenth over the recipe's rounds. Phases of
         fewer than 20 steps have a lower peak, in proportion to their steps.
+    inserted_rate : float
+        How many times faster inserted modules and structure tokens learn, which begin untrained.
     batch_size : int
         Images per step.
     prompts : PromptShares
@@ -64,6 +66,7 @@ class TrainingOptions(Options):
     epochs: float = Field(default=6, gt=0)
     local_share: Share = 0.15
     learning_rate: float = Field(default=5e-4, gt=0)
+    inserted_rate: float = Field(default=4, gt=0)
     batch_size: int = Field(default=4, ge=1)
     prompts: PromptShares = PromptShares()
     box_jitter: Share = 0.1

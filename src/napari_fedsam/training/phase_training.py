@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from napari_fedsam.personalization.methods import Phase, Trains
+from napari_fedsam.personalization.methods import Phase, Trains, is_inserted
 from napari_fedsam.personalization.personalised_model import PersonalisedModel
 
 _GRADIENT_NORM = 1.0
@@ -25,7 +25,12 @@ class PhaseTraining:
         self._model = model
         self.phase = phase
         self._parameters = _trained(model, phase.trains)
-        self._optimizer = torch.optim.AdamW(list(self._parameters.values()))
+        faster = model.recipe.training.inserted_rate
+        groups = (
+            {"params": self._named(inserted=False), "times": 1.0},
+            {"params": self._named(inserted=True), "times": faster},
+        )
+        self._optimizer = torch.optim.AdamW([group for group in groups if group["params"]])
         self._anchors: dict[str, torch.Tensor] = {}
         if phase.proximal:
             shared_of = {id(copy): shared for shared, copy in model.copies()}
@@ -33,6 +38,9 @@ class PhaseTraining:
                 name: shared_of.get(id(parameter), parameter).detach().clone()
                 for name, parameter in self._parameters.items()
             }
+
+    def _named(self, *, inserted: bool) -> list[nn.Parameter]:
+        return [p for name, p in self._parameters.items() if is_inserted(name) is inserted]
 
     def pull(self) -> torch.Tensor:
         """Return the proximal term (0 without one).
@@ -46,7 +54,7 @@ class PhaseTraining:
         return 0.5 * self._model.recipe.options.proximal * total
 
     def step(self, loss: torch.Tensor, rate: float) -> None:
-        """Take one step of AdamW with clipped gradients at a learning rate."""
+        """Take one step of AdamW with clipped gradients at the base model's learning rate."""
         leaves = list(self._parameters.values())
         # Only these get a gradient, so that nothing is accumulated where nothing is trained.
         gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
@@ -54,7 +62,7 @@ class PhaseTraining:
             parameter.grad = gradient
         torch.nn.utils.clip_grad_norm_(leaves, _GRADIENT_NORM)
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["times"]
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
 
