@@ -15,6 +15,7 @@ from napari_fedsam.app.benchmark.comparison import (
     task_means,
 )
 from napari_fedsam.app.benchmark.figures import draw_figures
+from napari_fedsam.app.benchmark.report_commands import commands
 from napari_fedsam.app.benchmark.results import (
     FURTHER_DATA,
     ImageResult,
@@ -71,6 +72,7 @@ def write_report(folder: Path, page: Path) -> None:
         parts.append(_task_table("Further data: Dice without a prompt", further, prompt="none"))
     if unseen:
         parts.append(_task_table("An unseen site: Dice without a prompt", unseen, prompt="none"))
+    parts.append(commands(runs, clicks=any(row.prompt == "clicks" for row in results)))
     write_text_atomically(page, "\n\n".join(part for part in parts if part) + "\n")
 
 

@@ -1,0 +1,102 @@
+"""The commands, with their configurations, that a benchmark's runs can be had with again."""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from napari_fedsam.app.benchmark.base_model import BASE
+from napari_fedsam.personalization.method_options import MethodOptions
+from napari_fedsam.personalization.recipe import TrainingOptions
+
+_DEFAULTS = {
+    "options": MethodOptions().model_dump(mode="json"),
+    "training": TrainingOptions().model_dump(mode="json"),
+}
+
+Facts = Mapping[str, Any]
+
+
+def commands(runs: Mapping[str, Facts], *, clicks: bool) -> str:
+    """Return a section of Markdown with one command for all runs that differ in nothing else.
+
+    Parameters
+    ----------
+    runs : mapping of str to facts
+        See `ResultsFolder.runs`. Options are compared with today's defaults.
+    clicks : bool
+        Whether clicks were counted.
+    """
+    groups: dict[str, list[Facts]] = {}
+    for facts in runs.values():
+        if "recipe" in facts["run"]:
+            groups.setdefault(_likeness(facts), []).append(facts)
+    measured = {facts["run"]["task"] for facts in runs.values() if facts["run"]["method"] == BASE}
+    blocks = []
+    for group in groups.values():
+        task = group[0]["run"]["task"]
+        blocks.append(_block(group, with_base=task in measured, clicks=clicks))
+        measured.discard(task)
+    return "## Commands\n\n" + "\n\n".join(blocks) if blocks else ""
+
+
+def _likeness(facts: Facts) -> str:
+    """Return what runs of one command have in common."""
+    run = facts["run"]
+    alike = [run[key] for key in ("task", "protocol", "train_images")]
+    return json.dumps([*alike, run["recipe"]["rounds"], facts["split"], _changed(run, "training")])
+
+
+def _changed(run: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """Return what a recipe's section has else than by default."""
+    defaults = _DEFAULTS[section]
+    return {
+        key: value
+        for key, value in run["recipe"].get(section, {}).items()
+        if key not in defaults or defaults[key] != value
+    }
+
+
+def _block(group: Sequence[Facts], *, with_base: bool, clicks: bool) -> str:
+    run = group[0]["run"]
+    methods = dict.fromkeys(facts["run"]["method"] for facts in group)
+    words = ["napari-fedsam", "benchmark", "federated", "--data", "manifest.csv"]
+    words += ["--task", run["task"], "--methods", ",".join([*methods, *([BASE] * with_base)])]
+    words += ["--rounds", str(run["recipe"]["rounds"])]
+    words += ["--seeds", ",".join(str(seed) for seed in sorted(_seeds(group)))]
+    if run["train_images"] is not None:
+        words += ["--train-images", str(run["train_images"])]
+    if run["protocol"] != "in_federation":
+        words += ["--protocol", run["protocol"]]
+    if group[0]["split"] != "test":
+        words += ["--split", group[0]["split"]]
+    config = _config(group)
+    words += ["--config", "config.json"] if config else []
+    words += ["--clicks"] if clicks else []
+    command = shlex.join([*words, "--out", "benchmarks"])
+    block = f"```sh\n{command}\n```"
+    if config:
+        block += f"\n\nwith `config.json`\n\n```json\n{json.dumps(config)}\n```"
+    return block
+
+
+def _seeds(group: Sequence[Facts]) -> set[int]:
+    return {facts["run"]["seed"] for facts in group}
+
+
+def _config(group: Sequence[Facts]) -> dict[str, Any]:
+    """Return the configuration file's content, empty where none is needed."""
+    config: dict[str, Any] = {}
+    training = _changed(group[0]["run"], "training")
+    if training:
+        config["training"] = training
+    for facts in group:
+        run = facts["run"]
+        options = _changed(run, "options")
+        method = run["recipe"]["method"]
+        if options or method != run["method"]:
+            config.setdefault("methods", {})[run["method"]] = {
+                "method": method,
+                "options": options,
+            }
+    return config

@@ -1,0 +1,72 @@
+"""A report's commands make its runs again."""
+
+import json
+import shlex
+
+import pytest
+
+from napari_fedsam.app.benchmark.experiment import ExperimentConfig, Run, TrainedRun, recipe_for
+from napari_fedsam.app.benchmark.report_commands import commands
+from napari_fedsam.training.segmentation_task import structures_of
+
+CONFIG = ExperimentConfig.model_validate(
+    {
+        "training": {"epochs": 2},
+        "methods": {"narrow": {"method": "pfedsam", "options": {"expert_width": 8}}},
+    }
+)
+
+
+def facts(method: str, *, task: str = "polyp", seed: int = 0, config=CONFIG):
+    structures = tuple(part.structure for part in structures_of(task))
+    recipe = recipe_for(method, task, structures, config, rounds=3, seed=seed)
+    run = TrainedRun(task=task, method=method, seed=seed, recipe=recipe, train_images=32)
+    return {"run": json.loads(run.model_dump_json()), "split": "test"}
+
+
+def parsed(text: str) -> list[dict[str, str]]:
+    lines = [line for line in text.splitlines() if line.startswith("napari-fedsam")]
+    words = [shlex.split(line)[3:] for line in lines]
+    return [dict(zip(each[::2], each[1::2], strict=True)) for each in words]
+
+
+def test_runs_that_differ_in_method_and_seed_are_one_command() -> None:
+    base = {"run": json.loads(Run(task="polyp", method="base").model_dump_json()), "split": "test"}
+    runs = [base, facts("pfedsam"), facts("narrow"), facts("pfedsam", seed=1)]
+    text = commands({str(number): each for number, each in enumerate(runs)}, clicks=False)
+    (command,) = parsed(text)
+    assert command["--methods"] == "pfedsam,narrow,base"
+    assert (command["--rounds"], command["--seeds"]) == ("3", "0,1")
+    assert (command["--task"], command["--train-images"]) == ("polyp", "32")
+
+
+def test_the_configuration_makes_the_same_recipes() -> None:
+    text = commands({"a": facts("pfedsam"), "b": facts("narrow")}, clicks=False)
+    config = ExperimentConfig.model_validate_json(text.split("```json")[1].split("```")[0])
+    for method in ("pfedsam", "narrow"):
+        made = facts(method, config=config)["run"]["recipe"]
+        assert made == facts(method)["run"]["recipe"]
+
+
+def test_other_tasks_and_schedules_are_other_commands() -> None:
+    plain = ExperimentConfig()
+    runs = {
+        "a": facts("pfedsam"),
+        "b": facts("pfedsam", task="vessel"),
+        "c": facts("local", config=plain),
+    }
+    assert len(parsed(commands(runs, clicks=False))) == 3
+
+
+def test_defaults_need_no_configuration() -> None:
+    text = commands({"a": facts("pfedsam", config=ExperimentConfig())}, clicks=False)
+    assert "config" not in text
+
+
+@pytest.mark.parametrize("clicks", [False, True])
+def test_clicks_are_asked_for_where_they_were_counted(clicks: bool) -> None:
+    assert ("--clicks" in commands({"a": facts("pfedsam")}, clicks=clicks)) is clicks
+
+
+def test_without_trained_runs_there_is_nothing_to_say() -> None:
+    assert commands({}, clicks=True) == ""
