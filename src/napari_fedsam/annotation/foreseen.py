@@ -20,7 +20,6 @@ class Foreseen:
         What is looked at.
     current_ask : callable
         Returns the prompts of the present place.
-
     """
 
     def __init__(self, view: Viewpoint, current_ask: Callable[[], Ask]) -> None:

@@ -40,12 +40,17 @@ class AnswerAhead(QObject):
 
     def _moved(self, _viewer: Any, _event: Any) -> None:
         self._session.answering.foreseen.expect_nothing()
-        if self._prompts.tool in (Tool.POSITIVE, Tool.NEGATIVE):
+        if self._gives_points:
             self._resting.start()
+
+    @property
+    def _gives_points(self) -> bool:
+        return self._prompts.tool in (Tool.POSITIVE, Tool.NEGATIVE)
 
     def _expect(self) -> None:
         pixel = self._prompts.pixel_at(self._viewer.cursor.position)
-        if pixel is not None:
+        # Another tool may have been taken up meanwhile.
+        if pixel is not None and self._gives_points:
             positive = self._prompts.tool is Tool.POSITIVE
             self._session.answering.expect_click(*pixel, positive=positive)
 

@@ -161,9 +161,14 @@ class MeasuredWindow:
         """Wait as a person does: the window sleeps between events and leaves the processors be."""
         from qtpy.QtCore import QTimer
 
-        QTimer.singleShot(_WAIT_SECONDS * 1000, self._waiting, self._waiting.quit)
+        # Stopped afterwards, or it would cut a later wait short.
+        patience = QTimer()
+        patience.setSingleShot(True)
+        patience.timeout.connect(self._waiting.quit)
+        patience.start(_WAIT_SECONDS * 1000)
         if not self._answer_is_drawn:
             self._waiting.exec()
+        patience.stop()
         if not self._answer_is_drawn:
             raise WindowBenchmarkError("A click was not answered: look at the window.")
 
