@@ -58,6 +58,26 @@ def test_a_positive_scribble_is_drawn_answered_moved_and_deleted(ball, hands, wi
     assert layer.nshapes == 1
 
 
+def test_the_shapes_are_shown_while_there_are_some_or_may_be(ball, hands, widget):
+    layer = widget.shapes_layer
+    assert not layer.visible
+    widget.viewer.layers.selection.active = layer
+    assert layer.visible
+    hands.press("W")
+    assert not layer.visible
+    hands.press("G")
+    assert layer.visible
+    hands.drag((18, 14), (50, 46))
+    hands.press("W")
+    assert layer.visible
+    widget.do("undo")
+    hands.rest()
+    assert not layer.visible
+    widget.do("redo")
+    hands.rest()
+    assert layer.visible
+
+
 def test_a_negative_scribble_takes_away_what_it_crosses(ball, hands, widget):
     hands.press("G")
     hands.drag((18, 14), (50, 46))

@@ -13,6 +13,7 @@ from psygnal import Signal
 
 from napari_fedsam.annotation.model_source import ModelSource
 from napari_fedsam.cases.case import Structure
+from napari_fedsam.process_priority import give_way
 from napari_fedsam.training.site_training import SiteTrainingResult
 
 Status = Literal["idle", "running", "done", "failed"]
@@ -90,7 +91,7 @@ class LocalTraining:
             text=True,
             encoding="utf-8",
         )
-        _lower_priority(self._process.pid)
+        give_way(psutil.Process(self._process.pid))
         self._set(TrainingState("running"))
         follow = threading.Thread(
             target=self._follow, args=(self._process,), name="napari-fedsam-training", daemon=True
@@ -135,8 +136,3 @@ def _read(line: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return told if isinstance(told, dict) else {}
-
-
-def _lower_priority(pid: int) -> None:
-    process = psutil.Process(pid)
-    process.nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if sys.platform == "win32" else 10)

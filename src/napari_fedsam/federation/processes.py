@@ -15,6 +15,7 @@ import psutil
 
 from napari_fedsam.federation.errors import FederationError
 from napari_fedsam.files import make_private_folder, write_text_atomically
+from napari_fedsam.process_priority import give_way
 
 # Every process below a table's folder inherits this variable; orphans are recognised by it.
 OWNER_VARIABLE = "NAPARI_FEDSAM_PROCESS_OWNER"
@@ -137,7 +138,7 @@ class ProcessTable:
         # A process that has ended already stays a zombie until it is polled, so this cannot fail.
         handle = psutil.Process(process.pid)
         if low_priority:
-            _lower_priority(handle)
+            give_way(handle)
         record = ProcessRecord(process.pid, handle.create_time(), str(log))
         self._write({**self.records(), name: record})
         return record
@@ -234,11 +235,6 @@ def _detached() -> dict[str, Any]:
     if sys.platform == "win32":
         return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
     return {"start_new_session": True}
-
-
-def _lower_priority(process: psutil.Process) -> None:
-    with contextlib.suppress(psutil.Error):
-        process.nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if sys.platform == "win32" else 10)
 
 
 def _process_of(record: ProcessRecord) -> psutil.Process | None:

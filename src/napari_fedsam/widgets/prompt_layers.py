@@ -57,7 +57,8 @@ class PromptLayers(QObject):
     """Keeps a Points and a Shapes layer in step with the session's prompts, both ways.
 
     The layers show the prompts of the slice and structure on screen. napari's own tools add,
-    move and delete them; what lies off the slice is dropped.
+    move and delete them; what lies off the slice is dropped. The Shapes layer is hidden while it is
+    empty and not in use: napari builds its meshes anew on every slice, which is slow.
 
     Parameters
     ----------
@@ -83,6 +84,7 @@ class PromptLayers(QObject):
         self.tool = Tool.POSITIVE
         self.points: Points | None = None
         self.shapes: Shapes | None = None
+        self._shapes_in_use = True
         session.ask_changed.connect(self._session_spoke)
         viewer.layers.selection.events.active.connect(self._active_layer_changed)
         self._later = QTimer(self)
@@ -118,6 +120,7 @@ class PromptLayers(QObject):
             face_color=POSITIVE,
             **beside(image, POINTS),
         )
+        self._shapes_in_use = True
         self.shapes.events.data.connect(self._shapes_spoke)
         self.points.events.data.connect(self._points_spoke)
         self.show_ask()
@@ -167,6 +170,7 @@ class PromptLayers(QObject):
         layer.feature_defaults = {"positive": positive}
         mode = _SHAPE_MODES[tool]
         layer.current_edge_color = edge_color(mode.removeprefix("add_"), positive=positive)
+        self._show_shapes_in_use()
         self._viewer.layers.selection.active = layer
         layer.mode = mode
 
@@ -185,6 +189,7 @@ class PromptLayers(QObject):
     def _active_layer_changed(self) -> None:
         """Put the tool down when the person turns to another layer."""
         active = self._viewer.layers.selection.active
+        self._show_shapes_in_use()
         # Between two active layers there is none for a moment.
         ours = self._preview_layer() if self.tool is Tool.TOUCH_UP else None
         lost = active is not None and active not in (self.points, self.shapes, ours)
@@ -210,6 +215,18 @@ class PromptLayers(QObject):
             wanted = ShapePrompts.of(ask)
             if self._drawn(self.shapes) != wanted or self.shapes.nshapes != len(wanted):
                 show_shapes(self.shapes, wanted, self._session.view.slice)
+        self._show_shapes_in_use()
+
+    def _show_shapes_in_use(self) -> None:
+        """Show or hide the shapes where that has changed; in between the person decides."""
+        layer = self.shapes
+        if layer is None:
+            return
+        active = self._viewer.layers.selection.active is layer
+        in_use = active or self.tool in _SHAPE_MODES or layer.nshapes > 0
+        if in_use is not self._shapes_in_use:
+            self._shapes_in_use = in_use
+            layer.visible = in_use
 
     def _show_clicks(self, layer: Points, clicks: tuple[Click, ...]) -> None:
         key = self._session.view.slice

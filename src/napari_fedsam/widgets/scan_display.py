@@ -53,12 +53,12 @@ class ScanDisplay:
             return False
         self._session.open_scan(scan, self.masks.segmentation_for(layer))
         self.masks.attach()
-        self.prompts.attach(layer)
-        self.binding.attach(layer)
         for other in self._viewer.layers:
             owner = scan_of(other)
             if owner is not None:
                 other.visible = owner is scan
+        self.prompts.attach(layer)
+        self.binding.attach(layer)
         return True
 
     def _tool_changed(self, tool: str) -> None:

@@ -20,6 +20,7 @@ _WINDOW_ROWS = (
     ("click_to_pixels_ms", "click to pixels"),
     ("click_to_pixels_rested_ms", "  after the cursor has rested for 0.3 s"),
     ("click_to_pixels_training_ms", "click to pixels, while training"),
+    ("click_to_pixels_rested_training_ms", "  after the cursor has rested for 0.3 s"),
     ("gui_stall_ms", "stalls beyond bare napari's, while training"),
 )
 

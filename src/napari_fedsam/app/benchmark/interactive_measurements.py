@@ -105,6 +105,8 @@ def window_report(repeats: int) -> Report:
             with training_in_background():
                 times = window.clicks(points)
                 report["click_to_pixels_training_ms"] = percentiles(times, 50, 95)
+                rested = window.clicks(points, _RESTED_MS)
+                report["click_to_pixels_rested_training_ms"] = percentiles(rested, 50, 95)
                 stalls = window.scroll_and_click(slices, (48.0, 58.0))
         finally:
             window.close()

@@ -13,8 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 import psutil
 
-LOW_PRIORITY = psutil.BELOW_NORMAL_PRIORITY_CLASS if sys.platform == "win32" else 10
-"""As the site's background processes have it."""
+from napari_fedsam.process_priority import give_way
 
 
 @contextlib.contextmanager
@@ -45,7 +44,7 @@ def train_forever() -> None:
     from napari_fedsam.training.local_update import local_update
     from napari_fedsam.training.samples import TrainingSample
 
-    psutil.Process().nice(LOW_PRIORITY)
+    give_way(psutil.Process())
     sample, structure = load_sample(), SAMPLE_STRUCTURES[0]
     pixels = apply_window(sample.scan.pixels, default_window(sample.scan))
     masks = sample.mask(structure)
