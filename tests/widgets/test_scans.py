@@ -344,6 +344,7 @@ def test_what_has_arrived_of_a_scan_is_looked_at_meanwhile(
     (layer,) = arriving_layers(viewer)
     hands.qtbot.waitUntil(lambda: layer.name == "chest: 100% read", timeout=30_000)
     assert widget.session.scan is None
+    assert widget.scan_section.layers.placeholderText() == "still being read"
     assert np.array_equal(layer.data, scan.orientation.to_display(scan.pixels))
     assert viewer.dims.current_step[0] == len(layer.data) // 2
     viewer.dims.set_current_step(0, 3)

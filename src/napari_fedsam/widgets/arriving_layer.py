@@ -10,7 +10,7 @@ from qtpy.QtCore import QObject, QTimer
 from napari_fedsam.imaging.arriving_scan import ArrivingScan
 from napari_fedsam.imaging.window import default_window
 from napari_fedsam.widgets.layers import placement_of
-from napari_fedsam.widgets.mask_layers import ROLE_KEY
+from napari_fedsam.widgets.mask_layers import ARRIVING, ROLE_KEY
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -90,7 +90,7 @@ class ArrivingLayer(QObject):
         elsewhere = any(isinstance(each, Image) and each.visible for each in self._viewer.layers)
         if not there or elsewhere or scan.slice_axis != 0:
             return
-        options = placement_of(scan) | {"name": _name(arriving), "metadata": {ROLE_KEY: "arriving"}}
+        options = placement_of(scan) | {"name": _name(arriving), "metadata": {ROLE_KEY: ARRIVING}}
         if scan.is_colour:
             options["rgb"] = True
         else:

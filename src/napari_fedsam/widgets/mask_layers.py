@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SEGMENTATION = "segmentation"
 PREVIEW = "preview"
+ARRIVING = "arriving"
 ROLE_KEY = "napari_fedsam_role"
 _HOVER_OPACITY = 0.6
 

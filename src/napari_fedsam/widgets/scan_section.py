@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QButtonGroup, QComboBox, QFileDialog, QLabel, QMenu, 
 
 from napari_fedsam.annotation.viewpoint import Viewpoint
 from napari_fedsam.imaging.window import presets_for
-from napari_fedsam.widgets.mask_layers import ROLE_KEY
+from napari_fedsam.widgets.mask_layers import ARRIVING, ROLE_KEY
 from napari_fedsam.widgets.section_parts import button, column, narrow, row
 
 if TYPE_CHECKING:
@@ -91,7 +91,13 @@ class ScanSection(QWidget):
             for layer in images:
                 self.layers.addItem(layer.name, layer)
             self.layers.setCurrentIndex(self.layers.findData(chosen))
-            self.layers.setPlaceholderText("choose a layer" if images else "no scan open")
+            self.layers.setPlaceholderText(self._hint(bool(images)))
+
+    def _hint(self, has_images: bool) -> str:
+        if has_images:
+            return "choose a layer"
+        roles = {layer.metadata.get(ROLE_KEY) for layer in self._viewer.layers}
+        return "still being read" if ARRIVING in roles else "no scan open"
 
     def close_section(self) -> None:
         """Let go of the viewer."""
