@@ -3,8 +3,6 @@
 import json
 import shlex
 
-import pytest
-
 from napari_fedsam.app.benchmark.experiment import ExperimentConfig, Run, TrainedRun, recipe_for
 from napari_fedsam.app.benchmark.report_commands import commands
 from napari_fedsam.training.segmentation_task import structures_of
@@ -33,7 +31,7 @@ def parsed(text: str) -> list[dict[str, str]]:
 def test_runs_that_differ_in_method_and_seed_are_one_command() -> None:
     base = {"run": json.loads(Run(task="polyp", method="base").model_dump_json()), "split": "test"}
     runs = [base, facts("pfedsam"), facts("narrow"), facts("pfedsam", seed=1)]
-    text = commands({str(number): each for number, each in enumerate(runs)}, clicks=False)
+    text = commands({str(number): each for number, each in enumerate(runs)}, set())
     (command,) = parsed(text)
     assert command["--methods"] == "pfedsam,narrow,base"
     assert (command["--rounds"], command["--seeds"]) == ("3", "0,1")
@@ -41,7 +39,7 @@ def test_runs_that_differ_in_method_and_seed_are_one_command() -> None:
 
 
 def test_the_configuration_makes_the_same_recipes() -> None:
-    text = commands({"a": facts("pfedsam"), "b": facts("narrow")}, clicks=False)
+    text = commands({"a": facts("pfedsam"), "b": facts("narrow")}, set())
     config = ExperimentConfig.model_validate_json(text.split("```json")[1].split("```")[0])
     for method in ("pfedsam", "narrow"):
         made = facts(method, config=config)["run"]["recipe"]
@@ -55,18 +53,20 @@ def test_other_tasks_and_schedules_are_other_commands() -> None:
         "b": facts("pfedsam", task="vessel"),
         "c": facts("local", config=plain),
     }
-    assert len(parsed(commands(runs, clicks=False))) == 3
+    assert len(parsed(commands(runs, set()))) == 3
 
 
 def test_defaults_need_no_configuration() -> None:
-    text = commands({"a": facts("pfedsam", config=ExperimentConfig())}, clicks=False)
+    text = commands({"a": facts("pfedsam", config=ExperimentConfig())}, set())
     assert "config" not in text
 
 
-@pytest.mark.parametrize("clicks", [False, True])
-def test_clicks_are_asked_for_where_they_were_counted(clicks: bool) -> None:
-    assert ("--clicks" in commands({"a": facts("pfedsam")}, clicks=clicks)) is clicks
+def test_clicks_are_asked_for_where_they_were_counted() -> None:
+    runs = {"a": facts("pfedsam"), "b": facts("local")}
+    text = commands(runs, {("polyp", "pfedsam"), ("vessel", "local")})
+    lines = [line for line in text.splitlines() if line.startswith("napari-fedsam")]
+    assert {"pfedsam" in line: "--clicks" in line for line in lines} == {True: True, False: False}
 
 
 def test_without_trained_runs_there_is_nothing_to_say() -> None:
-    assert commands({}, clicks=True) == ""
+    assert commands({}, set()) == ""

@@ -72,7 +72,9 @@ def write_report(folder: Path, page: Path) -> None:
         parts.append(_task_table("Further data: Dice without a prompt", further, prompt="none"))
     if unseen:
         parts.append(_task_table("An unseen site: Dice without a prompt", unseen, prompt="none"))
-    parts.append(commands(runs, clicks=any(row.prompt == "clicks" for row in results)))
+    parts.append(
+        commands(runs, {(row.task, row.method) for row in results if row.prompt == "clicks"})
+    )
     write_text_atomically(page, "\n\n".join(part for part in parts if part) + "\n")
 
 

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from napari_fedsam.app.benchmark.base_model import BASE
@@ -17,25 +17,26 @@ _DEFAULTS = {
 Facts = Mapping[str, Any]
 
 
-def commands(runs: Mapping[str, Facts], *, clicks: bool) -> str:
+def commands(runs: Mapping[str, Facts], clicked: Collection[tuple[str, str]]) -> str:
     """Return a section of Markdown with one command for all runs that differ in nothing else.
 
     Parameters
     ----------
     runs : mapping of str to facts
         See `ResultsFolder.runs`. Options are compared with today's defaults.
-    clicks : bool
-        Whether clicks were counted.
+    clicked : collection of (str, str)
+        The tasks and methods for which clicks were counted.
     """
-    groups: dict[str, list[Facts]] = {}
+    groups: dict[tuple[bool, str], list[Facts]] = {}
     for facts in runs.values():
         if "recipe" in facts["run"]:
-            groups.setdefault(_likeness(facts), []).append(facts)
+            has_clicks = (facts["run"]["task"], facts["run"]["method"]) in clicked
+            groups.setdefault((has_clicks, _likeness(facts)), []).append(facts)
     measured = {facts["run"]["task"] for facts in runs.values() if facts["run"]["method"] == BASE}
     blocks = []
-    for group in groups.values():
+    for (has_clicks, _), group in groups.items():
         task = group[0]["run"]["task"]
-        blocks.append(_block(group, with_base=task in measured, clicks=clicks))
+        blocks.append(_block(group, with_base=task in measured, clicks=has_clicks))
         measured.discard(task)
     return "## Commands\n\n" + "\n\n".join(blocks) if blocks else ""
 
