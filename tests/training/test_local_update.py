@@ -328,15 +328,17 @@ def test_a_rounds_rate_reaches_the_optimiser(small, samples) -> None:
     assert lengths[1] == pytest.approx(0.1 * lengths[0], rel=0.02)
 
 
-def test_copies_that_move_along_do_so_in_training(small, samples) -> None:
-    model = small(options=MethodOptions(personal_decoder=True, schedule="decoupled"), epochs=2)
+@pytest.mark.parametrize("schedule", ["decoupled", "joint"])
+def test_copies_move_along_while_the_shared_parameters_learn(small, samples, schedule) -> None:
+    model = small(options=MethodOptions(personal_decoder=True, schedule=schedule), epochs=2)
     with torch.no_grad():
         for _, copy in model.copies():
             copy.add_(0.01)
     before = [(copy - shared).detach().clone() for shared, copy in model.copies()]
     start = model.shared_state()
     local_update(model, samples, seed=0)
-    assert moved(start, model.shared_state())
+    assert any("mask_decoder" in name for name in moved(start, model.shared_state()))
+    assert model.local_copies.in_place
     for (shared, copy), apart in zip(model.copies(), before, strict=True):
         torch.testing.assert_close(copy - shared, apart, atol=1e-5, rtol=1e-3)
 

@@ -144,14 +144,14 @@ class PersonalisedModel(nn.Module):
     def global_view(self) -> Iterator[None]:
         """Answer as the global model does: without experts and without the site's own copies."""
         layers = self._layers_with_experts()
-        before = self.local_copies.in_place, [layer.bypassed for layer in layers]
-        self.stay_global()
-        try:
-            yield
-        finally:
-            self.local_copies.put_in_place(before[0])
-            for layer, value in zip(layers, before[1], strict=True):
-                layer.bypassed = value
+        before = [layer.bypassed for layer in layers]
+        with self.copies_at_rest():
+            self.stay_global()
+            try:
+                yield
+            finally:
+                for layer, value in zip(layers, before, strict=True):
+                    layer.bypassed = value
 
     def stay_global(self) -> Self:
         """Answer as the global model does from now on (see `global_view`)."""
@@ -180,6 +180,16 @@ class PersonalisedModel(nn.Module):
         finally:
             for layer in layers:
                 layer.eval()
+
+    @contextmanager
+    def copies_at_rest(self) -> Iterator[None]:
+        """Let the shared parameters answer where this site has copies of its own."""
+        before = self.local_copies.in_place
+        self.local_copies.put_in_place(False)
+        try:
+            yield
+        finally:
+            self.local_copies.put_in_place(before)
 
     @contextmanager
     def copies_following(self) -> Iterator[None]:

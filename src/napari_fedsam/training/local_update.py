@@ -196,7 +196,11 @@ class _Trainer:
                 TrainingState(fingerprint, training.tensors(), here).write(resume)
 
         for number, stretch in enumerate(stretches[first:], start=first):
-            with self.model.copies_following():
+            resting = stretch.phase.trains != "local"
+            with (
+                self.model.copies_following(),
+                self.model.copies_at_rest() if resting else nullcontext(),
+            ):
                 self._train(number, stretch, saved, before_step, meter)
             saved = None
         if resume:

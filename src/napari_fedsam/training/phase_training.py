@@ -1,7 +1,6 @@
 """The parameters that move in a phase, their optimiser, and what they are pulled to."""
 
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 from torch import nn
@@ -70,7 +69,7 @@ class PhaseTraining:
         """Return copies of all trainable parameters, moments and anchors, for an exact resume."""
         tensors = {f"anchor/{name}": anchor for name, anchor in self._anchors.items()}
         # Those of earlier phases, too.
-        for name, parameter in _trained(self._model, "both").items():
+        for name, parameter in _not_frozen(self._model).items():
             tensors[f"parameter/{name}"] = parameter.detach()
         for name, parameter in self._parameters.items():
             for key, value in self._optimizer.state[parameter].items():
@@ -80,7 +79,7 @@ class PhaseTraining:
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Go on where `tensors` were taken."""
-        every = _trained(self._model, "both")
+        every = _not_frozen(self._model)
         for key, value in tensors.items():
             kind, _, rest = key.partition("/")
             if kind == "parameter":
@@ -96,11 +95,12 @@ class PhaseTraining:
 
 
 def _trained(model: PersonalisedModel, trains: Trains) -> dict[str, nn.Parameter]:
-    owners: tuple[Literal["shared", "local"], ...] = (
-        ("shared", "local") if trains == "both" else (trains,)
-    )
-    return {
-        name: parameter
-        for owner in owners
-        for name, parameter in model.parameters_of(owner).items()
-    }
+    if trains != "both":
+        return model.parameters_of(trains)
+    # A site's copies move along; while they answered the originals would learn nothing.
+    copies = {id(copy) for _, copy in model.copies()}
+    return {name: p for name, p in _not_frozen(model).items() if id(p) not in copies}
+
+
+def _not_frozen(model: PersonalisedModel) -> dict[str, nn.Parameter]:
+    return model.parameters_of("shared") | model.parameters_of("local")
