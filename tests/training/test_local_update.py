@@ -290,10 +290,12 @@ def test_fine_tuning_comes_after_the_last_round_with_the_passes_of_all(
         local_share=0.25,
         rounds=5,
         round_number=round_number,
+        learning_rate=2.0,
     )
     assert [stretch.steps for stretch in built.stretches("update")] == [9]
-    last = [(Phase("local"), 5 * 3)] if round_number == 5 else []
-    assert [(s.phase, s.steps) for s in built.stretches("personalise")] == last
+    last = [(Phase("local"), 5 * 3, 1.0)] if round_number == 5 else []
+    found = built.stretches("personalise")
+    assert [(each.phase, each.steps, each.peak) for each in found] == last
 
 
 def test_a_moment_without_phases_changes_nothing(small, samples) -> None:
@@ -307,8 +309,9 @@ def test_a_moment_without_phases_changes_nothing(small, samples) -> None:
 
 def test_later_rounds_train_at_a_lower_rate(trainer) -> None:
     peaks = [
-        trainer(learning_rate=1.0, rounds=10, round_number=number)._peak()
+        built.stretches("update")[0].peak
         for number in (1, 2, 6, 10, 11, 30)
+        for built in [trainer(learning_rate=1.0, rounds=10, round_number=number)]
     ]
     assert peaks[0] == 1.0
     assert peaks[1] == pytest.approx(0.5 * (1 + math.cos(math.pi / 10)))

@@ -31,6 +31,8 @@ _WARM_UP_SHARE = 0.1
 _STEPS_FOR_PEAK = 20
 # Of the learning rate: what is left of it in the last round.
 _LAST_ROUND = 0.1
+# What is trained after the last round begins anew: at the last round's rate it would hardly move.
+_FINALE = 0.5
 _STEPS_BETWEEN_SAVES = 20
 
 
@@ -60,10 +62,11 @@ class LocalUpdate:
 
 @dataclass(frozen=True)
 class _Stretch:
-    """A phase with its number of optimiser steps."""
+    """A phase with its number of optimiser steps and its highest rate."""
 
     phase: Phase
     steps: int
+    peak: float
 
 
 def local_update(
@@ -152,14 +155,13 @@ class _Trainer:
         method = self.model.method
         rounds = self.model.recipe.rounds
         before = method.before_exchange(self.model.recipe.options)
-        if moment == "update":
-            due = [(phase, 1) for phase in before]
-        else:
-            due = [(phase, 1) for phase in method.personalise]
-            if self.round_number == rounds:
-                due += [(phase, rounds) for phase in method.finale]
-        found = [_Stretch(phase, self._steps(phase, times)) for phase, times in due]
-        return [stretch for stretch in found if stretch.steps]
+        now = before if moment == "update" else method.personalise
+        peak = self.options.learning_rate * self._share_of_rate()
+        due = [_Stretch(phase, self._steps(phase, 1), peak) for phase in now]
+        if moment == "personalise" and self.round_number == rounds:
+            peak = self.options.learning_rate * _FINALE
+            due += [_Stretch(phase, self._steps(phase, rounds), peak) for phase in method.finale]
+        return [stretch for stretch in due if stretch.steps]
 
     def _steps(self, phase: Phase, times: int) -> int:
         method = self.model.method
@@ -226,15 +228,15 @@ class _Trainer:
             self.losses, begin = list(saved.progress["losses"]), int(saved.progress["step"])
         for step in range(begin, stretch.steps):
             before_step(number, step, training)
-            rate = _rate(self._peak(), step, stretch.steps)
+            rate = _rate(stretch.peak, step, stretch.steps)
             as_global = not stretch.phase.personal or (stretch.phase.alternates and step % 2 == 0)
             self.losses.append(self._step(training, rate, as_global=as_global))
             meter.step()
 
-    def _peak(self) -> float:
+    def _share_of_rate(self) -> float:
+        """Return what this round has of the learning rate."""
         passed = min(1.0, (self.round_number - 1) / self.model.recipe.rounds)
-        factor = max(_LAST_ROUND, 0.5 * (1 + math.cos(math.pi * passed)))
-        return self.options.learning_rate * factor
+        return max(_LAST_ROUND, 0.5 * (1 + math.cos(math.pi * passed)))
 
     def _step(self, training: PhaseTraining, rate: float, *, as_global: bool) -> float:
         batch = self.batches.draw(self.options.batch_size)
