@@ -19,7 +19,7 @@ def recipe_of(method, **options):
     [
         ("lora_fedavg", {}),
         ("pfedsam", {}),
-        ("pfedsam", {"personal_decoder": True}),
+        ("pfedsam", {"personal_copies": "decoder"}),
         ("ditto", {}),
         ("local_norm", {}),
     ],

@@ -88,7 +88,7 @@ class Method:
         in all rounds.
     copies : {"none", "kept", "shifted"}
         Whether a site has a copy of its own of every shared parameter, and whether the copies stay
-        as they are when the shared parameters move, or move along.
+        as they are when the shared parameters move, or move along; see also `personal_copies`.
     decoder : {"frozen", "shared", "local"}, optional
         Where the method itself says who owns the decoder.
     local_norms : bool
@@ -153,7 +153,9 @@ class Method:
         """Whether a site has a copy of its own of a shared parameter."""
         if self.copies != "none":
             return True
-        return options.personal_decoder and fnmatchcase(parameter, _DECODER)
+        if "personal_copies" not in self.options or options.personal_copies == "none":
+            return False
+        return options.personal_copies == "all" or fnmatchcase(parameter, _DECODER)
 
     def check_options(self, options: MethodOptions) -> None:
         """Refuse options that this method has no use for.
@@ -166,7 +168,7 @@ class Method:
         plain = MethodOptions()
         used = self.options | _COMMON.union(*(_OPTIONS_OF[module] for module in self.inserts))
         if self.decoder is not None:
-            used = used - {"decoder", "personal_decoder"}
+            used = used - {"decoder"}
         for name in MethodOptions.model_fields:
             if name not in used and getattr(options, name) != getattr(plain, name):
                 raise ValueError(
@@ -202,8 +204,8 @@ METHODS = {
             inserts=frozenset({"lora", "experts"}),
             shared=(_LORA,),
             update=(),
-            personalise=(Phase("local", distils=True),),
-            options=frozenset({"schedule", "temperature", "distillation", "personal_decoder"}),
+            finale=(Phase("local", distils=True),),
+            options=frozenset({"schedule", "temperature", "distillation", "personal_copies"}),
         ),
         Method(
             "fedsam",
