@@ -19,7 +19,7 @@ def recipe_of(method, **options):
     [
         ("lora_fedavg", {}),
         ("pfedsam", {}),
-        ("pfedsam", {"personal_copies": "decoder"}),
+        ("pfedsam", {"personal_decoder": True}),
         ("ditto", {}),
         ("local_norm", {}),
     ],

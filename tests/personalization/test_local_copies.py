@@ -71,12 +71,8 @@ def test_what_new_shared_parameters_do_to_a_copy(following, expected: float) -> 
 COPYING = {
     "ditto": ({"method": "ditto"}, "kept"),
     "lora_fedavg_ft": ({"method": "lora_fedavg_ft"}, "shifted"),
-    "pfedsam": ({}, "shifted"),
-    "personal_decoder": ({"options": MethodOptions(personal_copies="decoder")}, "shifted"),
-    "personal_lora": (
-        {"options": MethodOptions(personal_copies="decoder", decoder="lora")},
-        "shifted",
-    ),
+    "personal_decoder": ({"options": MethodOptions(personal_decoder=True)}, "shifted"),
+    "personal_lora": ({"options": MethodOptions(personal_decoder=True, decoder="lora")}, "shifted"),
 }
 
 
@@ -111,10 +107,10 @@ def test_every_copied_parameter_has_a_local_copy(copying) -> None:
 
 
 def test_a_personal_decoder_copies_nothing_but_the_decoder(personalise) -> None:
-    model = personalise(options=MethodOptions(personal_copies="decoder"))
+    model = personalise(options=MethodOptions(personal_decoder=True))
     decoder = sum(p.numel() for p in model.mask_decoder.parameters())
     assert sum(copy.numel() for _, copy in model.copies()) == decoder == 4_058_340
-    light = personalise(options=MethodOptions(personal_copies="decoder", decoder="lora"))
+    light = personalise(options=MethodOptions(personal_decoder=True, decoder="lora"))
     names = [name for name in light.local_state() if name.startswith("local_copies.")]
     assert all(name.endswith(("lora_a", "lora_b")) for name in names)
 

@@ -55,7 +55,7 @@ def expected(method: str, size: str) -> tuple[int, int]:
     low_rank = lora(WIDTH[size])
     light = low_rank + DECODER + TOKENS
     return {
-        "pfedsam": (light, experts(WIDTH[size]) + light),
+        "pfedsam": (light, experts(WIDTH[size])),
         "fedsam": (BASE[size] + TOKENS, 0),
         "fedmsa": (ADAPTERS[size] + DECODER + TOKENS, 0),
         "lora_fedavg": (light, 0),
@@ -106,12 +106,8 @@ def test_every_parameter_has_one_owner_and_only_owned_ones_learn(outline, method
 def test_what_is_frozen_is_the_base_models(outline, method: str, size: str) -> None:
     # What is added is never frozen; what the base model has is never lost.
     model = outline(size, method=method)
-    light = lora(WIDTH[size]) + TOKENS
-    added = {
-        "pfedsam": light + experts(WIDTH[size]) + light + DECODER,
-        "fedmsa": ADAPTERS[size] + TOKENS,
-    }
-    more = added.get(method, light)
+    added = {"pfedsam": lora(WIDTH[size]) + experts(WIDTH[size]), "fedmsa": ADAPTERS[size]}
+    more = added.get(method, lora(WIDTH[size])) + TOKENS
     assert sum(p.numel() for p in model.parameters()) == BASE[size] + more
 
 
@@ -129,14 +125,14 @@ def test_the_papers_own_counts(outline) -> None:
 def test_the_decoders_owner(personalise, method: str, decoder: str) -> None:
     model = personalise(method=method, options=MethodOptions(decoder=decoder))
     counts = Counter(shared=lora(320) + TOKENS, frozen=BASE["lite_medsam"] - DECODER)
+    if method == "pfedsam":
+        counts["local"] += experts(320)
     counts["frozen" if decoder == "lora" else decoder] += DECODER
     if decoder == "lora":
         # Queries and values of two self-attentions (256) and five that project down to 128.
         counts["shared"] += 2 * (2 * 32 * (256 + 256) + 5 * 32 * (256 + 128))
-    if method != "lora_fedavg":
+    if method == "ditto":
         counts["local"] += counts["shared"]
-    if method == "pfedsam":
-        counts["local"] += experts(320)
     assert {owner: count(model, owner) for owner in counts} == counts
 
 
@@ -164,8 +160,7 @@ def test_no_expert_is_shared(personalise, decoder: str) -> None:
 
 
 def test_experts_are_shared_only_when_the_recipe_says_so(personalise) -> None:
-    options = MethodOptions(expert_owner="shared", personal_copies="none")
-    model = personalise(options=options)
+    model = personalise(options=MethodOptions(expert_owner="shared"))
     assert any("expert" in name for name in model.shared_state())
     assert not model.local_state()
 
@@ -279,10 +274,12 @@ def test_personalised_sam_trains_by_a_schedule(schedule, phase) -> None:
 
 def test_what_is_trained_after_the_aggregation() -> None:
     after = {name: m.personalise for name, m in METHODS.items() if m.personalise}
-    assert after == {"ditto": (Phase("local", proximal=True),)}
-    assert {n: m.finale for n, m in METHODS.items() if m.finale} == {
+    assert after == {
         "pfedsam": (Phase("local", distils=True),),
-        "lora_fedavg_ft": (Phase("local"),),
+        "ditto": (Phase("local", proximal=True),),
+    }
+    assert {n: m.finale for n, m in METHODS.items() if m.finale} == {
+        "lora_fedavg_ft": (Phase("local"),)
     }
 
 
@@ -315,7 +312,7 @@ OTHER = {
     "expert_owner": "shared",
     "load_balance": 0.5,
     "decoder": "lora",
-    "personal_copies": "decoder",
+    "personal_decoder": True,
     "structure_tokens": "local",
     "schedule": "decoupled",
     "temperature": 3.0,
@@ -337,7 +334,7 @@ def useful(method: str) -> set[str]:
     if method not in ("fedsam", "fedmsa", "centralised_fedmsa", "fedper", "fedrep", "fedsca"):
         options |= {"decoder"}
     if method == "pfedsam":
-        options |= EXPERT_OPTIONS | {"personal_copies", "temperature", "distillation"}
+        options |= EXPERT_OPTIONS | {"personal_decoder", "temperature", "distillation"}
         options |= {"schedule"}
     if method in ("fedprox", "ditto"):
         options |= {"proximal"}

@@ -96,8 +96,8 @@ def test_at_step_zero_it_is_the_base_model(
     "options",
     [
         MethodOptions(decoder="lora"),
-        MethodOptions(decoder="lora", personal_copies="decoder"),
-        MethodOptions(personal_copies="decoder"),
+        MethodOptions(decoder="lora", personal_decoder=True),
+        MethodOptions(personal_decoder=True),
         MethodOptions(lora_targets=("q", "k", "v")),
         MethodOptions(gate="token", top_k=1, blocks=5),
     ],
@@ -227,8 +227,7 @@ def test_the_global_view_leaves_the_experts_out(personalise, encode, base_featur
 
 
 def test_shared_experts_belong_to_the_global_view(personalise, encode) -> None:
-    options = MethodOptions(expert_owner="shared", personal_copies="none")
-    built = personalise(options=options)
+    built = personalise(options=MethodOptions(expert_owner="shared"))
     perturbed(built, "shared")
     with torch.no_grad():
         mine = encode(built)
@@ -237,7 +236,7 @@ def test_shared_experts_belong_to_the_global_view(personalise, encode) -> None:
 
 
 def test_the_personal_view_comes_back_after_an_error(personalise, encode) -> None:
-    built = perturbed(personalise(options=MethodOptions(personal_copies="decoder")), "local")
+    built = perturbed(personalise(options=MethodOptions(personal_decoder=True)), "local")
     with torch.no_grad():
         mine = encode(built)
     decoder = [id(p) for p in built.mask_decoder.parameters()]
@@ -256,7 +255,7 @@ def test_the_personal_view_comes_back_after_an_error(personalise, encode) -> Non
 def test_a_personal_decoder_answers_and_the_global_view_has_the_shared_one(
     personalise, base, base_features
 ) -> None:
-    built = personalise(options=MethodOptions(personal_copies="decoder"))
+    built = personalise(options=MethodOptions(personal_decoder=True))
     with torch.no_grad():
         for _, own in built.copies():
             own.add_(0.01)

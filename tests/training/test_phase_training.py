@@ -54,7 +54,7 @@ def test_phases_without_a_proximal_term_pull_nowhere(small) -> None:
     ("trains", "held"), [("shared", ("local",)), ("local", ("shared",)), ("both", ())]
 )
 def test_only_what_a_phase_trains_moves(small, trains: str, held: tuple[str, ...]) -> None:
-    model = small(options=MethodOptions(personal_copies="none"))
+    model = small()
     training = PhaseTraining(model, Phase(trains))  # type: ignore[arg-type]
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     loss = squares(training, model, "shared") + squares(training, model, "local")
@@ -106,7 +106,7 @@ def test_gradients_are_clipped_together(small, monkeypatch) -> None:
 
 
 def test_parameters_that_a_loss_does_not_touch_stay(small) -> None:
-    model = small(options=MethodOptions(personal_copies="none"))
+    model = small()
     training = PhaseTraining(model, Phase("both"))
     before = model.local_state()
     training.step(squares(training, model, "shared"), 0.1)

@@ -217,7 +217,7 @@ def test_equals_have_nothing_to_teach_each_other(make) -> None:
 
 
 def test_teaching_leaves_the_student_in_place(make) -> None:
-    model, loss, batch = make(prompts=NONE, options=MethodOptions(personal_copies="decoder"))
+    model, loss, batch = make(prompts=NONE, options=MethodOptions(personal_decoder=True))
     decoder = [id(p) for p in model.mask_decoder.parameters()]
     loss(batch, distils=True).backward()
     assert [id(p) for p in model.mask_decoder.parameters()] == decoder

@@ -38,15 +38,14 @@ class MethodOptions(Options):
         Weight of the term that keeps all experts in use (Fedus et al. 2022, Switch Transformers).
     decoder : {"frozen", "lora", "shared", "local"}
         Who owns the mask decoder; "lora" freezes it and shares low-rank updates of its attention.
-    personal_copies : {"all", "decoder", "none"}
-        Of which shared parameters each site keeps a copy of its own, which moves along with them
-        and is trained on after the last round.
+    personal_decoder : bool
+        Whether each site keeps a decoder of its own beside the shared one, trained on from it.
     structure_tokens : {"shared", "local"}
         Who owns the structures' tokens.
     schedule : {"joint", "alternating", "decoupled"}
         Whether shared and local parameters are trained before the exchange together; together and,
         in every other step, the shared ones alone in the global model; or the shared ones alone in
-        the global model. The local ones are fitted to the shared ones after the last round.
+        the global model. The local ones are fitted to the aggregated ones after that.
     temperature, distillation : float
         T and alpha of the distillation term alpha * T^2 * KL(teacher || student).
     proximal : float
@@ -65,7 +64,7 @@ class MethodOptions(Options):
     expert_owner: Literal["local", "shared"] = "local"
     load_balance: float = Field(default=0.01, ge=0)
     decoder: DecoderOwner = "shared"
-    personal_copies: Literal["all", "decoder", "none"] = "all"
+    personal_decoder: bool = False
     structure_tokens: Literal["shared", "local"] = "shared"
     schedule: Schedule = "joint"
     temperature: float = Field(default=2.0, gt=0)
@@ -80,9 +79,9 @@ class MethodOptions(Options):
             )
         if len(set(self.lora_targets)) != len(self.lora_targets):
             raise ValueError("lora_targets names a projection twice: name each once")
-        if self.personal_copies == "decoder" and self.decoder in ("frozen", "local"):
+        if self.personal_decoder and self.decoder in ("frozen", "local"):
             raise ValueError(
-                "personal_copies of the decoder go with a shared one, but decoder is "
-                f"{self.decoder}: change one of them"
+                f"personal_decoder goes with a shared decoder, but decoder is {self.decoder}: "
+                "change one of them"
             )
         return self

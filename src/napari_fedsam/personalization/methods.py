@@ -88,7 +88,7 @@ class Method:
         in all rounds.
     copies : {"none", "kept", "shifted"}
         Whether a site has a copy of its own of every shared parameter, and whether the copies stay
-        as they are when the shared parameters move, or move along; see also `personal_copies`.
+        as they are when the shared parameters move, or move along.
     decoder : {"frozen", "shared", "local"}, optional
         Where the method itself says who owns the decoder.
     local_norms : bool
@@ -153,9 +153,7 @@ class Method:
         """Whether a site has a copy of its own of a shared parameter."""
         if self.copies != "none":
             return True
-        if "personal_copies" not in self.options or options.personal_copies == "none":
-            return False
-        return options.personal_copies == "all" or fnmatchcase(parameter, _DECODER)
+        return options.personal_decoder and fnmatchcase(parameter, _DECODER)
 
     def check_options(self, options: MethodOptions) -> None:
         """Refuse options that this method has no use for.
@@ -168,7 +166,7 @@ class Method:
         plain = MethodOptions()
         used = self.options | _COMMON.union(*(_OPTIONS_OF[module] for module in self.inserts))
         if self.decoder is not None:
-            used = used - {"decoder"}
+            used = used - {"decoder", "personal_decoder"}
         for name in MethodOptions.model_fields:
             if name not in used and getattr(options, name) != getattr(plain, name):
                 raise ValueError(
@@ -204,8 +202,8 @@ METHODS = {
             inserts=frozenset({"lora", "experts"}),
             shared=(_LORA,),
             update=(),
-            finale=(Phase("local", distils=True),),
-            options=frozenset({"schedule", "temperature", "distillation", "personal_copies"}),
+            personalise=(Phase("local", distils=True),),
+            options=frozenset({"schedule", "temperature", "distillation", "personal_decoder"}),
         ),
         Method(
             "fedsam",

@@ -64,7 +64,7 @@ class TrainingOptions(Options):
     """
 
     epochs: float = Field(default=6, gt=0)
-    local_share: Share = 0.25
+    local_share: Share = 0.15
     learning_rate: float = Field(default=5e-4, gt=0)
     inserted_rate: float = Field(default=4, gt=0)
     batch_size: int = Field(default=4, ge=1)
