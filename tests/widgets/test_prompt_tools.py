@@ -67,6 +67,9 @@ def test_the_shapes_are_shown_while_there_are_some_or_may_be(ball, hands, widget
     assert not layer.visible
     hands.press("G")
     assert layer.visible
+    widget.viewer.layers.selection.active = widget.segmentation_layer
+    assert not layer.visible
+    hands.press("G")
     hands.drag((18, 14), (50, 46))
     hands.press("W")
     assert layer.visible

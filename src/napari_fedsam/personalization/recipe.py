@@ -50,8 +50,9 @@ class TrainingOptions(Options):
         The share of the passes that goes to local parameters alone, in methods with such phases.
     learning_rate : float
         Peak of AdamW's learning rate (short warm-up, then cosine) in the first round; later
-        rounds start lower, along half a cosine to a tenth over the recipe's rounds. Phases of
-        fewer than 20 steps have a lower peak, in proportion to their steps.
+        rounds start lower, along half a cosine to a tenth over the recipe's rounds; fine-tuning
+        after the last round starts at half of it. Phases of fewer than 20 steps have a lower peak,
+        in proportion to their steps.
     inserted_rate : float
         How many times faster inserted modules and structure tokens learn, which begin untrained.
     batch_size : int

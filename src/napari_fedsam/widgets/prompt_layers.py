@@ -189,13 +189,13 @@ class PromptLayers(QObject):
     def _active_layer_changed(self) -> None:
         """Put the tool down when the person turns to another layer."""
         active = self._viewer.layers.selection.active
-        self._show_shapes_in_use()
         # Between two active layers there is none for a moment.
         ours = self._preview_layer() if self.tool is Tool.TOUCH_UP else None
         lost = active is not None and active not in (self.points, self.shapes, ours)
         if lost and not self._take_up.isActive() and self.tool is not Tool.NONE:
             self.tool = Tool.NONE
             self.tool_changed.emit(self.tool.value)
+        self._show_shapes_in_use()
 
     def _session_spoke(self) -> None:
         if self._quiet:
