@@ -19,7 +19,7 @@ def recipe_of(method, **options):
     [
         ("lora_fedavg", {}),
         ("pfedsam", {}),
-        ("pfedsam", {"personal_decoder": True}),
+        ("pfedsam", {"own_share": 0}),
         ("ditto", {}),
         ("local_norm", {}),
     ],

@@ -96,8 +96,7 @@ def test_at_step_zero_it_is_the_base_model(
     "options",
     [
         MethodOptions(decoder="lora"),
-        MethodOptions(decoder="lora", personal_decoder=True),
-        MethodOptions(personal_decoder=True),
+        MethodOptions(own_share=0.0),
         MethodOptions(lora_targets=("q", "k", "v")),
         MethodOptions(gate="token", top_k=1, blocks=5),
     ],
@@ -227,7 +226,7 @@ def test_the_global_view_leaves_the_experts_out(personalise, encode, base_featur
 
 
 def test_shared_experts_belong_to_the_global_view(personalise, encode) -> None:
-    built = personalise(options=MethodOptions(expert_owner="shared"))
+    built = personalise(options=MethodOptions(expert_owner="shared", own_share=0.0))
     perturbed(built, "shared")
     with torch.no_grad():
         mine = encode(built)
@@ -236,7 +235,7 @@ def test_shared_experts_belong_to_the_global_view(personalise, encode) -> None:
 
 
 def test_the_personal_view_comes_back_after_an_error(personalise, encode) -> None:
-    built = perturbed(personalise(options=MethodOptions(personal_decoder=True)), "local")
+    built = perturbed(personalise(), "local")
     with torch.no_grad():
         mine = encode(built)
     decoder = [id(p) for p in built.mask_decoder.parameters()]
@@ -252,10 +251,10 @@ def test_the_personal_view_comes_back_after_an_error(personalise, encode) -> Non
     assert [id(p) for p in built.mask_decoder.parameters()] == decoder
 
 
-def test_a_personal_decoder_answers_and_the_global_view_has_the_shared_one(
+def test_a_sites_copies_answer_and_the_global_view_has_the_shared_ones(
     personalise, base, base_features
 ) -> None:
-    built = personalise(options=MethodOptions(personal_decoder=True))
+    built = personalise()
     with torch.no_grad():
         for _, own in built.copies():
             own.add_(0.01)

@@ -1,12 +1,9 @@
 """A site's own copies of shared parameters, which take their place in the personalised model."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import nn
-
-Following = Literal["kept", "shifted"]
 
 
 class LocalCopies(nn.Module):
@@ -20,14 +17,14 @@ class LocalCopies(nn.Module):
     network : torch.nn.Module
     names : sequence of str
         The parameters that are copied; a copy's name has slashes for dots.
-    following : {"kept", "shifted"}
-        Whether the copies stay when the shared parameters move, or move along, so that their
-        distance stays.
+    shifted : bool
+        Whether the copies move along when the shared parameters move, so that their distance
+        stays, or stay as they are.
     """
 
-    def __init__(self, network: nn.Module, names: Sequence[str], following: Following) -> None:
+    def __init__(self, network: nn.Module, names: Sequence[str], *, shifted: bool) -> None:
         super().__init__()
-        self.following = following
+        self.shifted = shifted
         self.in_place = False
         self._slots: list[tuple[nn.Module, str, str]] = []
         for name in names:
@@ -50,7 +47,7 @@ class LocalCopies(nn.Module):
     @torch.no_grad()
     def follow(self, copy: nn.Parameter, before: torch.Tensor, now: torch.Tensor) -> None:
         """Adjust a copy to a shared parameter's new value."""
-        if self.following == "shifted":
+        if self.shifted:
             # In this order, so that a copy that equals its original goes on doing so exactly.
             copy.copy_(now + (copy - before))
 
