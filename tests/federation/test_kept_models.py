@@ -19,7 +19,7 @@ def recipe_of(method, **options):
     [
         ("lora_fedavg", {}),
         ("pfedsam", {}),
-        ("pfedsam", {"own_share": 0}),
+        ("pfedsam", {"personal_decoder": True}),
         ("ditto", {}),
         ("local_norm", {}),
     ],

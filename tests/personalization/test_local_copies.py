@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from napari_fedsam.personalization import MethodOptions, ParameterError
+from napari_fedsam.personalization import MethodOptions
 from napari_fedsam.personalization.local_copies import LocalCopies, copy_name
 
 NAMES = ("0.weight", "1.bias")
@@ -23,7 +23,7 @@ def test_copies_begin_equal_and_take_the_parameters_place() -> None:
     net = network()
     originals = {name: in_slot(net, name) for name in NAMES}
     others = {n: p for n, p in net.named_parameters() if n not in NAMES}
-    copies = LocalCopies(net, NAMES, shifted=False)
+    copies = LocalCopies(net, NAMES, "kept")
     assert all(in_slot(net, name) is original for name, original in originals.items())
     copies.put_in_place(True)
     for name, original in originals.items():
@@ -34,7 +34,7 @@ def test_copies_begin_equal_and_take_the_parameters_place() -> None:
 
 def test_the_network_answers_with_what_is_in_place() -> None:
     net, x = network(), torch.randn(4, 2)
-    copies = LocalCopies(net, NAMES, shifted=False)
+    copies = LocalCopies(net, NAMES, "kept")
     with torch.no_grad():
         before = net(x)
         for parameter in copies.parameters():
@@ -49,7 +49,7 @@ def test_the_network_answers_with_what_is_in_place() -> None:
 
 def test_both_are_moved_to_another_type_wherever_they_are() -> None:
     net = network()
-    copies = LocalCopies(net, NAMES, shifted=False)
+    copies = LocalCopies(net, NAMES, "kept")
     copies.put_in_place(True)
     whole = nn.ModuleList([net, copies]).double()
     copies.put_in_place(False)
@@ -57,10 +57,10 @@ def test_both_are_moved_to_another_type_wherever_they_are() -> None:
     assert net(torch.randn(1, 2).double()).dtype == torch.float64
 
 
-@pytest.mark.parametrize(("shifted", "expected"), [(False, 5.0), (True, 5.75)])
-def test_what_new_shared_parameters_do_to_a_copy(shifted: bool, expected: float) -> None:
+@pytest.mark.parametrize(("following", "expected"), [("kept", 5.0), ("shifted", 5.75)])
+def test_what_new_shared_parameters_do_to_a_copy(following, expected: float) -> None:
     net = network()
-    copies = LocalCopies(net, NAMES, shifted=shifted)
+    copies = LocalCopies(net, NAMES, following)
     copy = next(copies.parameters())
     with torch.no_grad():
         copy.fill_(5.0)
@@ -71,8 +71,8 @@ def test_what_new_shared_parameters_do_to_a_copy(shifted: bool, expected: float)
 COPYING = {
     "ditto": ({"method": "ditto"}, "kept"),
     "lora_fedavg_ft": ({"method": "lora_fedavg_ft"}, "shifted"),
-    "pfedsam": ({}, "shifted"),
-    "light_decoder": ({"options": MethodOptions(decoder="lora")}, "shifted"),
+    "personal_decoder": ({"options": MethodOptions(personal_decoder=True)}, "shifted"),
+    "personal_lora": ({"options": MethodOptions(personal_decoder=True, decoder="lora")}, "shifted"),
 }
 
 
@@ -106,61 +106,20 @@ def test_every_copied_parameter_has_a_local_copy(copying) -> None:
     assert len(names) == len(pairs)
 
 
-@pytest.mark.parametrize("method", ["ditto", "lora_fedavg_ft", "pfedsam"])
-def test_everything_shared_is_copied(personalise, method) -> None:
+def test_a_personal_decoder_copies_nothing_but_the_decoder(personalise) -> None:
+    model = personalise(options=MethodOptions(personal_decoder=True))
+    decoder = sum(p.numel() for p in model.mask_decoder.parameters())
+    assert sum(copy.numel() for _, copy in model.copies()) == decoder == 4_058_340
+    light = personalise(options=MethodOptions(personal_decoder=True, decoder="lora"))
+    names = [name for name in light.local_state() if name.startswith("local_copies.")]
+    assert all(name.endswith(("lora_a", "lora_b")) for name in names)
+
+
+@pytest.mark.parametrize("method", ["ditto", "lora_fedavg_ft"])
+def test_where_the_whole_model_is_personal_everything_shared_is_copied(personalise, method) -> None:
     model = personalise(method=method)
     names = {copy_name("local_copies", name) for name in model.shared_state()}
-    assert names == {name for name in model.local_state() if ".experts." not in name}
-
-
-def test_where_nothing_of_an_own_update_stays_there_are_no_copies(personalise) -> None:
-    assert not personalise(options=MethodOptions(own_share=0.0)).copies()
-
-
-@pytest.mark.parametrize("share", [0.25, 1.0])
-def test_what_stays_of_an_own_update_is_its_share_of_the_difference(personalise, share) -> None:
-    """A copy at 5, moved by the site to 6, by all sites on average by 0.2."""
-    model = personalise(options=MethodOptions(own_share=share))
-    start = {name: torch.zeros_like(v) for name, v in model.shared_state().items()}
-    model.load_shared(start)
-    with torch.no_grad():
-        for _, copy in model.copies():
-            copy.fill_(5.0)
-    distances = model.local_state()
-    trained = {name: value + 1.0 for name, value in start.items()}
-    average = {name: value + 0.2 for name, value in start.items()}
-    model.load_shared(average).load_local(distances).keep_own_share(trained)
-    assert all((shared == average[name]).all() for name, shared in model.shared_state().items())
-    expected = torch.tensor(5.0 + 0.2 + share * (1.0 - 0.2))
-    for _, copy in model.copies():
-        torch.testing.assert_close(copy, expected.expand_as(copy))
-
-
-def test_a_site_without_an_update_moves_along_entirely(personalise) -> None:
-    model = personalise()
-    average = drawn(model.shared_state(), 1)
-    model.load_shared(average).keep_own_share(average)
-    assert all(close(copy, shared) for shared, copy in model.copies())
-
-
-def test_updates_of_another_recipe_do_not_stay(personalise) -> None:
-    model = personalise()
-    trained = {**model.shared_state(), "more": torch.zeros(1)}
-    with pytest.raises(ParameterError, match="unknown"):
-        model.keep_own_share(trained)
-
-
-def test_shared_parameters_move_along_with_copies_that_learn(personalise) -> None:
-    model = personalise()
-    model.load_shared(drawn(model.shared_state(), 1))
-    model.load_local({name: v + 0.25 for name, v in model.local_state().items()})
-    before = model.shared_state()
-    with model.shared_following(), torch.no_grad():
-        for _, copy in model.copies():
-            copy.add_(0.5)
-    assert all(close(value, before[name] + 0.5) for name, value in model.shared_state().items())
-    for shared, copy in model.copies():
-        assert close(copy - shared, torch.full_like(copy, 0.25))
+    assert names == set(model.local_state())
 
 
 def test_copies_stay_or_move_along_when_shared_parameters_come_in(copying) -> None:

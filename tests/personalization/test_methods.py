@@ -55,7 +55,7 @@ def expected(method: str, size: str) -> tuple[int, int]:
     low_rank = lora(WIDTH[size])
     light = low_rank + DECODER + TOKENS
     return {
-        "pfedsam": (light, experts(WIDTH[size]) + light),
+        "pfedsam": (light, experts(WIDTH[size])),
         "fedsam": (BASE[size] + TOKENS, 0),
         "fedmsa": (ADAPTERS[size] + DECODER + TOKENS, 0),
         "lora_fedavg": (light, 0),
@@ -108,7 +108,6 @@ def test_what_is_frozen_is_the_base_models(outline, method: str, size: str) -> N
     model = outline(size, method=method)
     added = {"pfedsam": lora(WIDTH[size]) + experts(WIDTH[size]), "fedmsa": ADAPTERS[size]}
     more = added.get(method, lora(WIDTH[size])) + TOKENS
-    more += sum(copy.numel() for _, copy in model.copies())
     assert sum(p.numel() for p in model.parameters()) == BASE[size] + more
 
 
@@ -132,8 +131,7 @@ def test_the_decoders_owner(personalise, method: str, decoder: str) -> None:
     if decoder == "lora":
         # Queries and values of two self-attentions (256) and five that project down to 128.
         counts["shared"] += 2 * (2 * 32 * (256 + 256) + 5 * 32 * (256 + 128))
-    if method in ("pfedsam", "ditto"):
-        # A copy of everything shared.
+    if method == "ditto":
         counts["local"] += counts["shared"]
     assert {owner: count(model, owner) for owner in counts} == counts
 
@@ -162,7 +160,7 @@ def test_no_expert_is_shared(personalise, decoder: str) -> None:
 
 
 def test_experts_are_shared_only_when_the_recipe_says_so(personalise) -> None:
-    model = personalise(options=MethodOptions(expert_owner="shared", own_share=0.0))
+    model = personalise(options=MethodOptions(expert_owner="shared"))
     assert any("expert" in name for name in model.shared_state())
     assert not model.local_state()
 
@@ -243,6 +241,7 @@ def test_an_unknown_method_lists_the_known_ones(make_recipe) -> None:
 
 
 UPDATE = {
+    "pfedsam": [("both", True)],
     "lora_fedavg_ft": [("shared", False)],
     "local": [("local", True)],
     "fedper": [("both", True)],
@@ -264,7 +263,8 @@ def test_what_is_trained_before_the_exchange(method: str) -> None:
     ("schedule", "phase"),
     [
         ("joint", Phase("both")),
-        ("decoupled", Phase("shared")),
+        ("alternating", Phase("both", alternates=True)),
+        ("decoupled", Phase("shared", personal=False)),
     ],
 )
 def test_personalised_sam_trains_by_a_schedule(schedule, phase) -> None:
@@ -274,10 +274,12 @@ def test_personalised_sam_trains_by_a_schedule(schedule, phase) -> None:
 
 def test_what_is_trained_after_the_aggregation() -> None:
     after = {name: m.personalise for name, m in METHODS.items() if m.personalise}
-    assert after == {"ditto": (Phase("local", proximal=True),)}
-    assert {n: m.finale for n, m in METHODS.items() if m.finale} == {
+    assert after == {
         "pfedsam": (Phase("local", distils=True),),
-        "lora_fedavg_ft": (Phase("local"),),
+        "ditto": (Phase("local", proximal=True),),
+    }
+    assert {n: m.finale for n, m in METHODS.items() if m.finale} == {
+        "lora_fedavg_ft": (Phase("local"),)
     }
 
 
@@ -290,11 +292,8 @@ def test_what_else_tells_the_methods_apart() -> None:
     assert those(lambda m: m.aggregation == "similarity") == {"fedsca"}
     assert those(lambda m: not m.federates) == {"local", "centralised", "centralised_fedmsa"}
     assert those(lambda m: m.pooled) == {"centralised", "centralised_fedmsa"}
-    assert those(lambda m: m.copies_with(MethodOptions()) == "kept") == {"ditto"}
-    assert those(lambda m: m.copies_with(MethodOptions()) == "shifted") == {
-        *("lora_fedavg_ft", "pfedsam")
-    }
-    assert those(lambda m: m.own_share(MethodOptions()) > 0) == {"pfedsam"}
+    assert those(lambda m: m.copies == "kept") == {"ditto"}
+    assert those(lambda m: m.copies == "shifted") == {"lora_fedavg_ft"}
     assert all(
         name == method.name and method.title and method.source for name, method in METHODS.items()
     )
@@ -313,9 +312,9 @@ OTHER = {
     "expert_owner": "shared",
     "load_balance": 0.5,
     "decoder": "lora",
-    "own_share": 0.25,
+    "personal_decoder": True,
     "structure_tokens": "local",
-    "schedule": "joint",
+    "schedule": "decoupled",
     "temperature": 3.0,
     "distillation": 0.25,
     "proximal": 0.5,
@@ -335,7 +334,7 @@ def useful(method: str) -> set[str]:
     if method not in ("fedsam", "fedmsa", "centralised_fedmsa", "fedper", "fedrep", "fedsca"):
         options |= {"decoder"}
     if method == "pfedsam":
-        options |= EXPERT_OPTIONS | {"own_share", "temperature", "distillation"}
+        options |= EXPERT_OPTIONS | {"personal_decoder", "temperature", "distillation"}
         options |= {"schedule"}
     if method in ("fedprox", "ditto"):
         options |= {"proximal"}

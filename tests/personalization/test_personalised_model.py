@@ -96,7 +96,8 @@ def test_at_step_zero_it_is_the_base_model(
     "options",
     [
         MethodOptions(decoder="lora"),
-        MethodOptions(own_share=0.0),
+        MethodOptions(decoder="lora", personal_decoder=True),
+        MethodOptions(personal_decoder=True),
         MethodOptions(lora_targets=("q", "k", "v")),
         MethodOptions(gate="token", top_k=1, blocks=5),
     ],
@@ -226,7 +227,7 @@ def test_the_global_view_leaves_the_experts_out(personalise, encode, base_featur
 
 
 def test_shared_experts_belong_to_the_global_view(personalise, encode) -> None:
-    built = personalise(options=MethodOptions(expert_owner="shared", own_share=0.0))
+    built = personalise(options=MethodOptions(expert_owner="shared"))
     perturbed(built, "shared")
     with torch.no_grad():
         mine = encode(built)
@@ -235,7 +236,7 @@ def test_shared_experts_belong_to_the_global_view(personalise, encode) -> None:
 
 
 def test_the_personal_view_comes_back_after_an_error(personalise, encode) -> None:
-    built = perturbed(personalise(), "local")
+    built = perturbed(personalise(options=MethodOptions(personal_decoder=True)), "local")
     with torch.no_grad():
         mine = encode(built)
     decoder = [id(p) for p in built.mask_decoder.parameters()]
@@ -251,10 +252,10 @@ def test_the_personal_view_comes_back_after_an_error(personalise, encode) -> Non
     assert [id(p) for p in built.mask_decoder.parameters()] == decoder
 
 
-def test_a_sites_copies_answer_and_the_global_view_has_the_shared_ones(
+def test_a_personal_decoder_answers_and_the_global_view_has_the_shared_one(
     personalise, base, base_features
 ) -> None:
-    built = personalise()
+    built = personalise(options=MethodOptions(personal_decoder=True))
     with torch.no_grad():
         for _, own in built.copies():
             own.add_(0.01)

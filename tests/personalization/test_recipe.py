@@ -38,9 +38,9 @@ OTHER = {
     "local_share": 0.25,
     "value": 9,
     "lora_targets": ["k", "v"],
-    "schedule": "joint",
+    "schedule": "decoupled",
     "expert_owner": "shared",
-    "own_share": 0.25,
+    "personal_decoder": True,
     "structure_tokens": "local",
     "prompts": {"none": 0.5, "box": 0.3, "click": 0.2},
     # Each of its options: see test_federation_options.
@@ -114,7 +114,7 @@ def test_the_hash_is_the_same_in_every_version_of_the_package() -> None:
     # Sites with different versions must agree: a new field with a default is a new recipe.
     assert (
         Recipe.model_validate(PARTS).hash
-        == "f45c33c684a3ce3f9396cdce518b5f07909bb4602305e7c64c150f6722cd16d6"
+        == "b4dd5d809269a5a5e43a46cebc48a0f6930c90899fefac0466c801a960b58e08"
     )
 
 
@@ -122,7 +122,7 @@ def test_what_is_written_is_read_back(tmp_path: Path, make_recipe) -> None:
     recipe = make_recipe(
         name="Früherkennung",
         options=MethodOptions(
-            blocks=3, lora_alpha=4, distillation=0.1, lora_targets=("k",), own_share=0.75
+            blocks=3, lora_alpha=4, distillation=0.1, lora_targets=("k",), personal_decoder=True
         ),
         training=TrainingOptions(
             epochs=0.5, learning_rate=1e-3, prompts=PromptShares(none=0.2, box=0.5, click=0.3)
@@ -200,11 +200,18 @@ def test_a_bad_recipe_is_refused_naming_file_and_field(tmp_path, path, value) ->
     [
         ({"experts": 2, "top_k": 3}, "top_k is 3 but there are only 2 experts: lower top_k"),
         ({"lora_targets": ("v", "q", "v")}, "lora_targets names a projection twice"),
+        ({"personal_decoder": True, "decoder": "frozen"}, "decoder is frozen: change one"),
+        ({"personal_decoder": True, "decoder": "local"}, "decoder is local: change one"),
     ],
 )
 def test_contradictory_options_are_refused_with_a_remedy(options, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         MethodOptions(**options)
+
+
+@pytest.mark.parametrize("decoder", ["shared", "lora"])
+def test_a_personal_decoder_goes_with_one_that_is_sent(decoder) -> None:
+    assert MethodOptions(personal_decoder=True, decoder=decoder).personal_decoder
 
 
 def test_a_file_with_an_option_of_no_use_is_refused_by_its_name(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_phases_without_a_proximal_term_pull_nowhere(small) -> None:
     ("trains", "held"), [("shared", ("local",)), ("local", ("shared",)), ("both", ())]
 )
 def test_only_what_a_phase_trains_moves(small, trains: str, held: tuple[str, ...]) -> None:
-    model = small(options=MethodOptions(own_share=0.0))
+    model = small()
     training = PhaseTraining(model, Phase(trains))  # type: ignore[arg-type]
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     loss = squares(training, model, "shared") + squares(training, model, "local")
@@ -70,37 +70,13 @@ def test_only_what_a_phase_trains_moves(small, trains: str, held: tuple[str, ...
     assert all(p.grad is None for p in model.parameters())
 
 
-@pytest.mark.parametrize(
-    ("phase", "learning"),
-    [
-        (Phase("shared"), ("local_copies.",)),
-        (Phase("local"), ("local_copies.", "image_encoder.")),
-        (Phase("both"), ("local_copies.", "image_encoder.")),
-        (Phase("shared", personal=False), ("shared",)),
-    ],
-)
-def test_copies_learn_in_place_of_their_originals(small, phase: Phase, learning) -> None:
-    model = small()
-    training = PhaseTraining(model, phase)
-    shared, local = model.parameters_of("shared"), model.parameters_of("local")
-    expected = (
-        set(shared)
-        if learning == ("shared",)
-        else {name for name in local if name.startswith(learning)}
-    )
-    before = {name: p.detach().clone() for name, p in (shared | local).items()}
-    loss = squares(training, model, "shared") + squares(training, model, "local")
-    training.step(loss, 0.01)
-    assert {n for n, p in (shared | local).items() if not torch.equal(p, before[n])} == expected
-
-
 def test_a_step_is_as_long_as_its_rate(small) -> None:
     """AdamW's first step is the rate itself in every coordinate, but for a hundredth's decay.
 
     What was inserted takes longer ones.
     """
     for rate in (0.1, 0.001):
-        model = small(method="lora_fedavg", inserted_rate=3)
+        model = small(inserted_rate=3)
         training = PhaseTraining(model, Phase("shared"))
         before = model.shared_state()
         training.step(squares(training, model, "shared"), rate)
@@ -114,7 +90,7 @@ def test_a_step_is_as_long_as_its_rate(small) -> None:
 
 
 def test_gradients_are_clipped_together(small, monkeypatch) -> None:
-    model = small(method="lora_fedavg")
+    model = small()
     training = PhaseTraining(model, Phase("shared"))
     seen: list[float] = []
 

@@ -50,7 +50,7 @@ def interrupt(model, samples, path: Path, steps: int, **options) -> int:
 # Method, what is different in the recipe, the moment, and after how many steps it is interrupted.
 CASES = {
     "shared, after a save": ("pfedsam", {"epochs": 3.0}, "update", 3),
-    "taught": ("pfedsam", {"epochs": 14.0, "rounds": 1}, "personalise", 3),
+    "taught": ("pfedsam", {"epochs": 14.0}, "personalise", 3),
     "first phase": ("fedrep", {"epochs": 4.0, "local_share": 0.5}, "update", 3),
     "second phase, before a save": ("fedrep", {"epochs": 4.0, "local_share": 0.5}, "update", 5),
     "second phase, after a save": ("fedrep", {"epochs": 4.0, "local_share": 0.5}, "update", 7),

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from napari_fedsam.federation.errors import FederationError
 
-# A round keeps a few copies of the shared parameters, which are some 17 MB by default.
-_LEAST_BYTES = 128 * 1024**2
+# A round keeps a few copies of the shared parameters, of which the largest are some 15 MB.
+_LEAST_BYTES = 64 * 1024**2
 
 
 def lack_of_room(folder: Path) -> str:

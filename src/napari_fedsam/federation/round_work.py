@@ -26,7 +26,6 @@ from napari_fedsam.federation.messages import (
     round_of,
 )
 from napari_fedsam.federation.packed_parameters import pack_parameters
-from napari_fedsam.federation.pending_update import keep_pending, pending_update
 from napari_fedsam.federation.privacy import privatise
 from napari_fedsam.federation.room import check_room
 from napari_fedsam.federation.site_files import SiteFiles
@@ -156,7 +155,7 @@ def train_round(content: RecordDict, files: SiteFiles) -> RecordDict:
         cache=FeatureCache(files.feature_cache),
         resume=files.unfinished_training,
     )
-    keep_pending(model, files.pending, number)
+    _keep_pending(model.local_state(), files, number, recipe.hash)
     update_status(
         files.status,
         phase=Phase.SENDING,
@@ -221,9 +220,9 @@ def judge_round(content: RecordDict, files: SiteFiles) -> RecordDict:
     # The same network: the model in use has been judged.
     model = model_in_training(files.profile_folder, recipe, _models.untrained(recipe))
     model.load_shared(received)
-    pending = pending_update(files.pending, number, recipe.hash)
+    pending = _pending(files, number, recipe.hash)
     if pending is not None:
-        model.load_local(pending.local).keep_own_share(pending.trained)
+        model.load_local(pending)
     samples = samples_from_store(CaseStore(files.cases), recipe, "train")
     if samples:
         local_update(
@@ -341,6 +340,23 @@ def _agreed_recipe(content: RecordDict, files: SiteFiles) -> Recipe:
     check_recipe(content, recipe.hash)
     check_instruction(content)
     return recipe
+
+
+def _keep_pending(
+    state: dict[str, Tensor], files: SiteFiles, number: int, recipe_hash: str
+) -> None:
+    with atomic_path(files.pending) as temporary:
+        save_file(state, temporary, metadata={"round": str(number), "recipe": recipe_hash})
+
+
+def _pending(files: SiteFiles, number: int, recipe_hash: str) -> dict[str, Tensor] | None:
+    """Return the local parameters of exactly this round, if this site trained in it."""
+    if not files.pending.exists():
+        return None
+    with safe_open(files.pending, framework="pt") as stored:
+        if stored.metadata() != {"round": str(number), "recipe": recipe_hash}:
+            return None
+        return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - it is no mapping
 
 
 def _judge(

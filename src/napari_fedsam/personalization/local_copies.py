@@ -1,9 +1,12 @@
 """A site's own copies of shared parameters, which take their place in the personalised model."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import nn
+
+Following = Literal["kept", "shifted"]
 
 
 class LocalCopies(nn.Module):
@@ -17,14 +20,14 @@ class LocalCopies(nn.Module):
     network : torch.nn.Module
     names : sequence of str
         The parameters that are copied; a copy's name has slashes for dots.
-    shifted : bool
-        Whether the copies move along when the shared parameters move, so that their distance
-        stays, or stay as they are.
+    following : {"kept", "shifted"}
+        Whether the copies stay when the shared parameters move, or move along, so that their
+        distance stays.
     """
 
-    def __init__(self, network: nn.Module, names: Sequence[str], *, shifted: bool) -> None:
+    def __init__(self, network: nn.Module, names: Sequence[str], following: Following) -> None:
         super().__init__()
-        self.shifted = shifted
+        self.following = following
         self.in_place = False
         self._slots: list[tuple[nn.Module, str, str]] = []
         for name in names:
@@ -47,7 +50,7 @@ class LocalCopies(nn.Module):
     @torch.no_grad()
     def follow(self, copy: nn.Parameter, before: torch.Tensor, now: torch.Tensor) -> None:
         """Adjust a copy to a shared parameter's new value."""
-        if self.shifted:
+        if self.following == "shifted":
             # In this order, so that a copy that equals its original goes on doing so exactly.
             copy.copy_(now + (copy - before))
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Schedule = Literal["joint", "decoupled"]
+Schedule = Literal["joint", "alternating", "decoupled"]
 DecoderOwner = Literal["frozen", "lora", "shared", "local"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -38,18 +38,16 @@ class MethodOptions(Options):
         Weight of the term that keeps all experts in use (Fedus et al. 2022, Switch Transformers).
     decoder : {"frozen", "lora", "shared", "local"}
         Who owns the mask decoder; "lora" freezes it and shares low-rank updates of its attention.
-    own_share : float in 0..1
-        How much of what a site's own update differs from the average stays in its personal model,
-        in copies of the shared parameters: 0 is federated averaging without copies, 1 makes of the
-        copies what training alone does.
+    personal_decoder : bool
+        Whether each site keeps a decoder of its own beside the shared one, trained on from it.
     structure_tokens : {"shared", "local"}
         Who owns the structures' tokens.
-    schedule : {"joint", "decoupled"}
-        Whether shared and local parameters are trained before the exchange together, or the shared
-        ones alone. The local ones are fitted to them after the last round.
+    schedule : {"joint", "alternating", "decoupled"}
+        Whether shared and local parameters are trained before the exchange together; together and,
+        in every other step, the shared ones alone in the global model; or the shared ones alone in
+        the global model. The local ones are fitted to the aggregated ones after that.
     temperature, distillation : float
-        T and alpha of the distillation term alpha * T^2 * KL(teacher || student), on the images
-        where the teacher does better.
+        T and alpha of the distillation term alpha * T^2 * KL(teacher || student).
     proximal : float
         Weight of half the squared distance to the parameters that training started from (FedProx),
         or to the shared ones (Ditto).
@@ -66,9 +64,9 @@ class MethodOptions(Options):
     expert_owner: Literal["local", "shared"] = "local"
     load_balance: float = Field(default=0.01, ge=0)
     decoder: DecoderOwner = "shared"
-    own_share: Share = 0.5
+    personal_decoder: bool = False
     structure_tokens: Literal["shared", "local"] = "shared"
-    schedule: Schedule = "decoupled"
+    schedule: Schedule = "joint"
     temperature: float = Field(default=2.0, gt=0)
     distillation: float = Field(default=0.5, ge=0)
     proximal: float = Field(default=0.01, ge=0)
@@ -81,4 +79,9 @@ class MethodOptions(Options):
             )
         if len(set(self.lora_targets)) != len(self.lora_targets):
             raise ValueError("lora_targets names a projection twice: name each once")
+        if self.personal_decoder and self.decoder in ("frozen", "local"):
+            raise ValueError(
+                f"personal_decoder goes with a shared decoder, but decoder is {self.decoder}: "
+                "change one of them"
+            )
         return self

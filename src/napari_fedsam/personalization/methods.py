@@ -15,7 +15,6 @@ from napari_fedsam.personalization.method_options import MethodOptions, Schedule
 Owner = Literal["frozen", "shared", "local"]
 Module = Literal["lora", "experts", "adapters"]
 Trains = Literal["shared", "local", "both"]
-Copies = Literal["none", "kept", "shifted"]
 
 _TOKENS = "structure_embeddings.*"
 _DECODER = "mask_decoder.*"
@@ -46,10 +45,11 @@ class Phase:
     trains : {"shared", "local", "both"}
         The parameters that move; the others are held.
     personal : bool
-        Whether the personalised model learns, or the global one (local modules left out). Where a
-        site has copies of the shared parameters, those learn in the personalised model.
+        Whether the personalised model learns, or the global one (local modules left out).
     distils : bool
         Whether the global model teaches the personalised one.
+    alternates : bool
+        Whether the global model learns in every other step.
     proximal : bool
         Whether the parameters are held near where they started or, where they are a site's own
         copies of shared ones, near those.
@@ -58,6 +58,7 @@ class Phase:
     trains: Trains
     personal: bool = True
     distils: bool = False
+    alternates: bool = False
     proximal: bool = False
 
 
@@ -87,8 +88,7 @@ class Method:
         in all rounds.
     copies : {"none", "kept", "shifted"}
         Whether a site has a copy of its own of every shared parameter, and whether the copies stay
-        as they are when the shared parameters move, or move along. The option `own_share` asks for
-        copies that move along.
+        as they are when the shared parameters move, or move along.
     decoder : {"frozen", "shared", "local"}, optional
         Where the method itself says who owns the decoder.
     local_norms : bool
@@ -113,7 +113,7 @@ class Method:
     inserts: frozenset[Module] = frozenset()
     personalise: tuple[Phase, ...] = ()
     finale: tuple[Phase, ...] = ()
-    copies: Copies = "none"
+    copies: Literal["none", "kept", "shifted"] = "none"
     decoder: Owner | None = None
     local_norms: bool = False
     low_level: bool = False
@@ -149,13 +149,11 @@ class Method:
             return "shared" if fnmatchcase(parameter, "*.lora_[ab]") else "frozen"
         return options.decoder
 
-    def copies_with(self, options: MethodOptions) -> Copies:
-        """Return whether a site has copies of the shared parameters, and how they follow."""
-        return "shifted" if self.own_share(options) else self.copies
-
-    def own_share(self, options: MethodOptions) -> float:
-        """Return how much of a site's own update stays in its copies beside the average."""
-        return options.own_share if "own_share" in self.options else 0.0
+    def copied(self, parameter: str, options: MethodOptions) -> bool:
+        """Whether a site has a copy of its own of a shared parameter."""
+        if self.copies != "none":
+            return True
+        return options.personal_decoder and fnmatchcase(parameter, _DECODER)
 
     def check_options(self, options: MethodOptions) -> None:
         """Refuse options that this method has no use for.
@@ -168,7 +166,7 @@ class Method:
         plain = MethodOptions()
         used = self.options | _COMMON.union(*(_OPTIONS_OF[module] for module in self.inserts))
         if self.decoder is not None:
-            used = used - {"decoder"}
+            used = used - {"decoder", "personal_decoder"}
         for name in MethodOptions.model_fields:
             if name not in used and getattr(options, name) != getattr(plain, name):
                 raise ValueError(
@@ -178,7 +176,8 @@ class Method:
 
 _SCHEDULES: dict[Schedule, Phase] = {
     "joint": Phase("both"),
-    "decoupled": Phase("shared"),
+    "alternating": Phase("both", alternates=True),
+    "decoupled": Phase("shared", personal=False),
 }
 _COMMON = frozenset({"decoder", "structure_tokens"})
 _OPTIONS_OF: dict[Module, frozenset[str]] = {
@@ -203,8 +202,8 @@ METHODS = {
             inserts=frozenset({"lora", "experts"}),
             shared=(_LORA,),
             update=(),
-            finale=(Phase("local", distils=True),),
-            options=frozenset({"schedule", "temperature", "distillation", "own_share"}),
+            personalise=(Phase("local", distils=True),),
+            options=frozenset({"schedule", "temperature", "distillation", "personal_decoder"}),
         ),
         Method(
             "fedsam",

@@ -17,7 +17,7 @@ from napari_fedsam.personalization.insertion import (
     normalisation_layers,
     transformer_blocks,
 )
-from napari_fedsam.personalization.local_copies import LocalCopies, copy_name
+from napari_fedsam.personalization.local_copies import Following, LocalCopies, copy_name
 from napari_fedsam.personalization.methods import COPIES, Method, Owner, method_named
 from napari_fedsam.personalization.recipe import Recipe
 from napari_fedsam.sam.protocol import PromptableModel, PromptKind, Stage
@@ -60,10 +60,13 @@ class PersonalisedModel(nn.Module):
         self._base = (base,)
         self._shared_was_loaded = False
         self._owners = self._partition()
-        copies = self.method.copies_with(recipe.options)
-        shared = [name for name, owner in self._owners.items() if owner == "shared"]
-        copied = [] if copies == "none" else shared
-        self.local_copies = LocalCopies(self, copied, shifted=copies == "shifted")
+        copied = [
+            name
+            for name, owner in self._owners.items()
+            if owner == "shared" and self.method.copied(name, recipe.options)
+        ]
+        following: Following = "shifted" if self.method.copies == "none" else self.method.copies
+        self.local_copies = LocalCopies(self, copied, following)
         self._copy_of = {name: copy_name(COPIES, name) for name in copied}
         self._owners |= dict.fromkeys(self._copy_of.values(), "local")
         # Taken before any copy is put in a shared parameter's place.
@@ -197,16 +200,6 @@ class PersonalisedModel(nn.Module):
             now = self._parameters_by_name[name]
             self.local_copies.follow(self._parameters_by_name[copy], before[name], now)
 
-    @contextmanager
-    def shared_following(self) -> Iterator[None]:
-        """Let the shared parameters move along with what training does to this site's copies."""
-        before = [copy.detach().clone() for _, copy in self.copies()]
-        yield
-        with torch.no_grad():
-            for (shared, copy), start in zip(self.copies(), before, strict=True):
-                # In this order, so that what equals its copy goes on doing so exactly.
-                shared.copy_(copy + (shared - start))
-
     def expert_imbalance(self) -> torch.Tensor | None:
         """Return the mean imbalance of the experts in the last forward pass; None without any."""
         found = [
@@ -239,7 +232,7 @@ class PersonalisedModel(nn.Module):
         Where the site's copies move along with the shared parameters, their distance is returned.
         """
         state = _copies(self.parameters_of("local"))
-        if self.local_copies.shifted:
+        if self.local_copies.following == "shifted":
             for name, copy in self._copy_of.items():
                 state[copy] -= self._parameters_by_name[name].detach().to("cpu", torch.float32)
         return state
@@ -281,35 +274,9 @@ class PersonalisedModel(nn.Module):
         _check(parameters, state, "local")
         for name, parameter in parameters.items():
             parameter.copy_(state[name])
-        if self.local_copies.shifted:
+        if self.local_copies.following == "shifted":
             for shared, copy in self.copies():
                 copy.add_(shared)
-        return self._refreshed()
-
-    @torch.no_grad()
-    def keep_own_share(self, trained: Mapping[str, torch.Tensor]) -> Self:
-        """Keep of this site's own update what the recipe's `own_share` says.
-
-        Called with the aggregated shared parameters loaded, and the local ones. With update u of
-        this site and average a, its copies have moved by a; now they have moved by
-        a + own_share * (u - a).
-
-        Parameters
-        ----------
-        trained : mapping of str to tensor
-            The shared parameters as this site had trained them.
-
-        Raises
-        ------
-        ParameterError
-            See `load_shared`.
-        """
-        _check(self.parameters_of("shared"), trained, "shared")
-        share = self.method.own_share(self.recipe.options)
-        for name, copy in self._copy_of.items():
-            aggregated = self._parameters_by_name[name]
-            own = trained[name].to(aggregated.device)
-            self._parameters_by_name[copy].add_(own - aggregated, alpha=share)
         return self._refreshed()
 
     def _refreshed(self) -> Self:

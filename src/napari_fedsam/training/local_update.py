@@ -3,8 +3,8 @@
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -198,7 +198,11 @@ class _Trainer:
                 TrainingState(fingerprint, training.tensors(), here).write(resume)
 
         for number, stretch in enumerate(stretches[first:], start=first):
-            with self._copies_beside(stretch.phase):
+            resting = stretch.phase.trains != "local"
+            with (
+                self.model.copies_following(),
+                self.model.copies_at_rest() if resting else nullcontext(),
+            ):
                 self._train(number, stretch, saved, before_step, meter)
             saved = None
         if resume:
@@ -207,18 +211,6 @@ class _Trainer:
         loss = float(np.mean(tail)) if tail else math.nan
         seconds = time.perf_counter() - started
         return LocalUpdate(len(self.samples), total, loss, tuple(self.losses), seconds)
-
-    @contextmanager
-    def _copies_beside(self, phase: Phase) -> Iterator[None]:
-        """Let a site's copies, or their originals, move along with what the phase trains."""
-        if phase.trains == "local":
-            yield
-        elif phase.personal:
-            with self.model.shared_following():
-                yield
-        else:
-            with self.model.copies_following(), self.model.copies_at_rest():
-                yield
 
     def _train(
         self,
@@ -237,7 +229,8 @@ class _Trainer:
         for step in range(begin, stretch.steps):
             before_step(number, step, training)
             rate = _rate(stretch.peak, step, stretch.steps)
-            self.losses.append(self._step(training, rate))
+            as_global = not stretch.phase.personal or (stretch.phase.alternates and step % 2 == 0)
+            self.losses.append(self._step(training, rate, as_global=as_global))
             meter.step()
 
     def _share_of_rate(self) -> float:
@@ -245,11 +238,11 @@ class _Trainer:
         passed = min(1.0, (self.round_number - 1) / self.model.recipe.rounds)
         return max(_LAST_ROUND, 0.5 * (1 + math.cos(math.pi * passed)))
 
-    def _step(self, training: PhaseTraining, rate: float) -> float:
+    def _step(self, training: PhaseTraining, rate: float, *, as_global: bool) -> float:
         batch = self.batches.draw(self.options.batch_size)
-        phase = training.phase
-        with nullcontext() if phase.personal else self.model.global_view():
-            loss = self.loss(batch, distils=phase.distils) + training.pull()
+        distils = training.phase.distils and not as_global
+        with self.model.global_view() if as_global else nullcontext():
+            loss = self.loss(batch, distils=distils) + training.pull()
             if not bool(loss.isfinite()):
                 raise TrainingError(
                     "The training loss is no longer a number: lower the learning rate."

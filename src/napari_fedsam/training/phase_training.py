@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from napari_fedsam.personalization.methods import Phase, is_inserted
+from napari_fedsam.personalization.methods import Phase, Trains, is_inserted
 from napari_fedsam.personalization.personalised_model import PersonalisedModel
 
 _GRADIENT_NORM = 1.0
@@ -23,7 +23,7 @@ class PhaseTraining:
     def __init__(self, model: PersonalisedModel, phase: Phase) -> None:
         self._model = model
         self.phase = phase
-        self._parameters = _trained(model, phase)
+        self._parameters = _trained(model, phase.trains)
         faster = model.recipe.training.inserted_rate
         groups = (
             {"params": self._named(inserted=False), "times": 1.0},
@@ -94,15 +94,12 @@ class PhaseTraining:
                 self._optimizer.state[parameter][moment] = placed
 
 
-def _trained(model: PersonalisedModel, phase: Phase) -> dict[str, nn.Parameter]:
-    if phase.trains == "local" or not phase.personal:
-        return model.parameters_of("local" if phase.trains == "local" else "shared")
-    # Where a site has copies they learn, and their originals move along.
-    copies = {id(shared): id(copy) for shared, copy in model.copies()}
-    shared = {copies.get(id(p), id(p)) for p in model.parameters_of("shared").values()}
-    local = {id(p) for p in model.parameters_of("local").values()} - set(copies.values())
-    learning = shared | (local if phase.trains == "both" else set())
-    return {name: p for name, p in _not_frozen(model).items() if id(p) in learning}
+def _trained(model: PersonalisedModel, trains: Trains) -> dict[str, nn.Parameter]:
+    if trains != "both":
+        return model.parameters_of(trains)
+    # A site's copies move along; while they answered the originals would learn nothing.
+    copies = {id(copy) for _, copy in model.copies()}
+    return {name: p for name, p in _not_frozen(model).items() if id(p) not in copies}
 
 
 def _not_frozen(model: PersonalisedModel) -> dict[str, nn.Parameter]:

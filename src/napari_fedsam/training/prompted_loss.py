@@ -163,20 +163,10 @@ class PromptedLoss:
         weights = (self._shares.none, 1 - self._shares.none)
         distance = torch.zeros((), device=self._encoder.device)
         for weight, answer, teacher in zip(weights, answers, teachers, strict=False):
-            # A teacher that knows less than its student would only spoil it.
-            taught = _losses(answer.logits, batch.targets) > _losses(teacher.logits, batch.targets)
-            if bool(taught.any()):
-                distance = distance + weight * taught.float().mean() * distillation_loss(
-                    answer.logits[taught], teacher.logits[taught], temperature
-                )
+            distance = distance + weight * distillation_loss(
+                answer.logits, teacher.logits, temperature
+            )
         return distance
-
-
-@torch.no_grad()
-def _losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return the segmentation loss of each image, shape (B,)."""
-    pairs = zip(logits.split(1), targets.split(1), strict=True)
-    return torch.stack([segmentation_loss(logit, target) for logit, target in pairs])
 
 
 def _loss(answer: Answer, targets: torch.Tensor) -> torch.Tensor:

@@ -96,14 +96,12 @@ class SimulatedFederation:
         losses: dict[str, float] = {}
         updates: dict[str, State] = {}
         for site in self._trainers:
-            begun = self.personalised(site.name)
-            losses[site.name] = self._train(site, begun, "update", number, progress)
+            losses[site.name] = self._train(site, "update", number, progress)
             updates[site.name] = self.model.shared_state()
             self.local[site.name] = self.model.local_state()
         self.shared = self._combined(updates)
         for site in self._trainers:
-            fitted = self.personalised(site.name).keep_own_share(updates[site.name])
-            self._train(site, fitted, "personalise", number, progress)
+            self._train(site, "personalise", number, progress)
             self.local[site.name] = self.model.local_state()
         return losses
 
@@ -114,13 +112,12 @@ class SimulatedFederation:
     def _train(
         self,
         site: SimulatedSite,
-        model: PersonalisedModel,
         moment: Moment,
         number: int,
         progress: Callable[[str, Progress], None] | None,
     ) -> float:
         update = local_update(
-            model,
+            self.personalised(site.name),
             site.train,
             seed=self.recipe.seed + number,
             moment=moment,

@@ -116,10 +116,8 @@ class PoisonedFederation:
         left_out = 0
         for number in range(1, self._recipe.rounds + 1):
             updates = UpdateFolder(self._folder, self._layout.size)
-            trained: dict[str, Vector] = {}
             for site in sites:
                 change, local[site.name] = self._train(site, shared, local[site.name], number)
-                trained[site.name] = shared + change
                 poisoned = site is self._sites[-1]
                 updates.add(site.name, change * np.float32(ATTACKS[attack] if poisoned else 1.0))
             for name in unusual_norms(updates.norms, past, options.norm_limit):
@@ -131,10 +129,7 @@ class PoisonedFederation:
             shared = shared + combine(updates, site_weights(cases, options), options)
             updates.remove()
             for site in honest:
-                self._load(shared, local[site.name])
-                self._model.keep_own_share(self._layout.unflatten(trained[site.name]))
-                self._update(site, "personalise", number)
-                local[site.name] = self._model.local_state()
+                local[site.name] = self._personalise(site, shared, local[site.name], number)
         dice = [self._dice(site, shared, local[site.name]) for site in honest]
         return PoisonedRun(defence, attack, float(np.mean(dice)), left_out)
 
@@ -152,6 +147,11 @@ class PoisonedFederation:
             trained = self._layout.flatten(self._model.shared_state())
             self._trained[key] = trained - shared, self._model.local_state()
         return self._trained[key]
+
+    def _personalise(self, site: TaskSite, shared: Vector, local: State, number: int) -> State:
+        self._load(shared, local)
+        self._update(site, "personalise", number)
+        return self._model.local_state()
 
     def _update(self, site: TaskSite, moment: Moment, number: int) -> None:
         local_update(
