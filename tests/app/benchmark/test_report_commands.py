@@ -3,6 +3,8 @@
 import json
 import shlex
 
+import pytest
+
 from napari_fedsam.app.benchmark.experiment import ExperimentConfig, Run, TrainedRun, recipe_for
 from napari_fedsam.app.benchmark.report_commands import commands
 from napari_fedsam.training.segmentation_task import structures_of
@@ -66,6 +68,18 @@ def test_clicks_are_asked_for_where_they_were_counted() -> None:
     text = commands(runs, {("polyp", "pfedsam"), ("vessel", "local")})
     lines = [line for line in text.splitlines() if line.startswith("napari-fedsam")]
     assert {"pfedsam" in line: "--clicks" in line for line in lines} == {True: True, False: False}
+
+
+@pytest.mark.parametrize("clicked", ["pfedsam", "local"])
+def test_the_base_model_goes_where_its_clicks_are_counted_too(clicked: str) -> None:
+    base = {"run": json.loads(Run(task="polyp", method="base").model_dump_json()), "split": "test"}
+    runs = {"a": facts("pfedsam"), "b": facts("local"), "c": base}
+    text = commands(runs, {("polyp", clicked), ("polyp", "base")})
+    lines = [line for line in text.splitlines() if line.startswith("napari-fedsam")]
+    assert {clicked in line: ",base" in line for line in lines} == {
+        True: True,
+        False: False,
+    }
 
 
 def test_without_trained_runs_there_is_nothing_to_say() -> None:

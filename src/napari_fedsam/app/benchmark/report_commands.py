@@ -33,11 +33,15 @@ def commands(runs: Mapping[str, Facts], clicked: Collection[tuple[str, str]]) ->
             has_clicks = (facts["run"]["task"], facts["run"]["method"]) in clicked
             groups.setdefault((has_clicks, _likeness(facts)), []).append(facts)
     measured = {facts["run"]["task"] for facts in runs.values() if facts["run"]["method"] == BASE}
-    blocks = []
-    for (has_clicks, _), group in groups.items():
-        task = group[0]["run"]["task"]
-        blocks.append(_block(group, with_base=task in measured, clicks=has_clicks))
-        measured.discard(task)
+    with_base = set()
+    for task in measured:
+        of_task = [key for key, group in groups.items() if group[0]["run"]["task"] == task]
+        # The untrained model goes with those that clicks were counted for if its own were, too.
+        base_clicked = (task, BASE) in clicked
+        with_base.update(sorted(of_task, key=lambda key: key[0] is not base_clicked)[:1])
+    blocks = [
+        _block(group, with_base=key in with_base, clicks=key[0]) for key, group in groups.items()
+    ]
     return "## Commands\n\n" + "\n\n".join(blocks) if blocks else ""
 
 
