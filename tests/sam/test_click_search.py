@@ -14,6 +14,7 @@ from napari_fedsam.sam.click_search import (
     agreement,
     candidate_boxes,
     clicked_components,
+    is_too_coarse,
     most_consistent,
     self_consistency,
     steadiness,
@@ -153,7 +154,29 @@ def test_candidates_that_cannot_win_are_not_asked() -> None:
 
     scores = [0.1, 0.2, 0.9, 0.3, 0.4, 0.5, 0.6]
     assert most_consistent([mask] * 7, scores, Prompts.none(), repeat)[0] == 2
-    assert asked == [2, 6, 5]
+    assert asked == [2, 6]
+
+
+def square(side: int) -> NDArray[np.bool_]:
+    mask = np.zeros((20, 20), np.bool_)
+    mask[:side, :side] = True
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("masks", "scores", "expected"),
+    [
+        ([square(5), square(4)], [0.9, 0.8], True),
+        ([square(9), square(8)], [0.9, 0.8], False),
+        ([square(2), square(9), square(8)], [0.5, 0.9, 0.8], False),
+        ([~square(9), ~square(8)], [0.9, 0.8], True),
+    ],
+    ids=["specks", "large", "the best is large", "none holds the click"],
+)
+def test_what_is_too_small_or_missed_is_compared_on_a_finer_grid(
+    masks: list[NDArray[np.bool_]], scores: list[float], expected: bool
+) -> None:
+    assert is_too_coarse(masks, scores, Prompts(np.array([[1, 1]]), np.array([True]))) is expected
 
 
 def test_self_consistency() -> None:

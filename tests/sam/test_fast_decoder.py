@@ -56,6 +56,21 @@ def sam_parts() -> SegmentAnything:
         return SegmentAnything("vit_b", "vit_b").eval()
 
 
+def assert_drafts_are_parts(model: Any) -> None:
+    decoder = FastDecoder(model, bf16=False)
+    masks, scores = decoder(FEATURES, boxes=BOXES)
+    drafts = decoder.draft(FEATURES, BOXES)
+    torch.testing.assert_close(drafts.coarse, masks[..., 2::4, 2::4], atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(drafts.scores, scores)
+    torch.testing.assert_close(drafts.finish([2, 0]), masks[[2, 0]], atol=1e-3, rtol=1e-4)
+
+
+def test_drafts_are_parts_of_the_masks(lite_medsam, sam_parts: SegmentAnything) -> None:
+    assert_drafts_are_parts(lite_medsam)
+    assert_drafts_are_parts(sam_parts)
+    assert_drafts_are_parts(with_an_inserted_module(lite_medsam))
+
+
 def test_bfloat16_is_close(lite_medsam, embedding) -> None:
     """On the features of a picture: the same pixels but for a few on the edge."""
     exact, fast = (
@@ -89,11 +104,15 @@ class _Doubled(nn.Module):
         return 2 * self.layer(x)
 
 
-def test_a_decoder_with_inserted_modules_runs_as_it_is(lite_medsam) -> None:
-    model = copy.deepcopy(lite_medsam)
+def with_an_inserted_module(model: Any) -> Any:
+    model = copy.deepcopy(model)
     attention = model.mask_decoder.transformer.layers[0].cross_attn_token_to_image
     attention.k_proj = _Doubled(attention.k_proj)
-    found = assert_same(model, {"boxes": BOXES})
+    return model
+
+
+def test_a_decoder_with_inserted_modules_runs_as_it_is(lite_medsam) -> None:
+    found = assert_same(with_an_inserted_module(lite_medsam), {"boxes": BOXES})
     assert not torch.allclose(found, assert_same(lite_medsam, {"boxes": BOXES}), atol=0.1)
 
 

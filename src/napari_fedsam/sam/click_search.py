@@ -22,8 +22,11 @@ from napari_fedsam.sam.prompts import Box, Prompts, box_of_mask
 # Half-widths as fractions of the image's long side: 8 to 84 pixels of 256.
 HALF_WIDTHS = tuple(width / 256 for width in (8, 12, 17, 24, 33, 44, 56, 70, 84))
 
-_ASKED_AGAIN_TOGETHER = 3
+_ASKED_AGAIN_TOGETHER = 2
 """Candidates whose tight boxes are decoded in one batch."""
+
+_SPECK = 32
+"""Masks of fewer pixels are not compared with each other."""
 
 Rank = tuple[float, float]
 
@@ -178,10 +181,7 @@ def most_consistent(
     (int, (float, float))
         The candidate's index, and its agreement with its rank.
     """
-    most = [
-        (agreement(mask, prompts), max(score, 0.0) * steady)
-        for mask, score, steady in zip(masks, scores, steadiness(masks), strict=True)
-    ]
+    most = _highest_ranks(masks, scores, prompts)
     order = sorted(range(len(masks)), key=lambda index: most[index], reverse=True)
     best, best_rank = order[0], (-1.0, -1.0)
     for start in range(0, len(order), _ASKED_AGAIN_TOGETHER):
@@ -194,6 +194,34 @@ def most_consistent(
             if rank > best_rank:
                 best, best_rank = index, rank
     return best, best_rank
+
+
+def is_too_coarse(
+    masks: Sequence[NDArray[np.bool_]], scores: Sequence[float], prompts: Prompts
+) -> bool:
+    """Whether candidates have to be compared on a finer grid than this.
+
+    Clicks close together fall on one pixel of a coarse grid, and of a speck it keeps too few to
+    say how well two masks agree.
+
+    Parameters
+    ----------
+    masks, scores, prompts
+        See `most_consistent`.
+    """
+    ranks = _highest_ranks(masks, scores, prompts)
+    first = max(range(len(ranks)), key=ranks.__getitem__)
+    return ranks[first][0] < 1 or int(masks[first].sum()) < _SPECK
+
+
+def _highest_ranks(
+    masks: Sequence[NDArray[np.bool_]], scores: Sequence[float], prompts: Prompts
+) -> list[Rank]:
+    """Return what each candidate's rank is at most: that of one which holds when asked again."""
+    return [
+        (agreement(mask, prompts), max(score, 0.0) * steady)
+        for mask, score, steady in zip(masks, scores, steadiness(masks), strict=True)
+    ]
 
 
 def self_consistency(mask: NDArray[np.bool_], repeated: NDArray[np.bool_]) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from napari_fedsam.sam.fast_decoder import FastMaskDecoder, is_as_published
+from napari_fedsam.sam.fast_decoder import FastMaskDecoder, MaskDrafts, is_as_published
 from napari_fedsam.sam.prepared import Prepared
 from napari_fedsam.sam.protocol import PromptableModel
 
@@ -151,17 +151,43 @@ class FastDecoder:
         """Decode a batch of prompts of one image; see `decode`. Both results are float32."""
         fast = self._prepared.get()
         if fast is None:
-            with torch.autocast(features.device.type, torch.bfloat16, enabled=self._bf16):
-                low_res, scores = decode(
-                    self._model,
-                    features,
-                    points=points,
-                    boxes=boxes,
-                    logits=logits,
-                    structure=structure,
-                )
-            return low_res.float(), scores.float()
+            return self._as_it_is(features, structure, points=points, boxes=boxes, logits=logits)
         sparse, dense = _embed(self._model, 1, structure, points=points, boxes=boxes, logits=logits)
         # Without a mask prompt the dense embedding is the same for every prompt.
         dense = dense[:1] if logits is None else dense
         return fast(features, dense, sparse)
+
+    @torch.no_grad()
+    def draft(
+        self, features: torch.Tensor, boxes: torch.Tensor, structure: int | None = None
+    ) -> MaskDrafts:
+        """Decode the masks of boxes (B, 4) on one image as far as it takes to compare them."""
+        fast = self._prepared.get()
+        if fast is None:
+            low_res, scores = self._as_it_is(features, structure, boxes=boxes)
+            return MaskDrafts(
+                low_res[..., 2::4, 2::4], scores, lambda chosen: low_res[list(chosen)]
+            )
+        sparse, dense = _embed(self._model, 1, structure, points=None, boxes=boxes, logits=None)
+        return fast.draft(features, dense[:1], sparse)
+
+    def _as_it_is(
+        self,
+        features: torch.Tensor,
+        structure: int | None,
+        *,
+        points: Points | None = None,
+        boxes: torch.Tensor | None = None,
+        logits: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Decode with the model's own decoder."""
+        with torch.autocast(features.device.type, torch.bfloat16, enabled=self._bf16):
+            low_res, scores = decode(
+                self._model,
+                features,
+                points=points,
+                boxes=boxes,
+                logits=logits,
+                structure=structure,
+            )
+        return low_res.float(), scores.float()

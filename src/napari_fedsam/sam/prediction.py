@@ -1,5 +1,6 @@
 """An encoded image, and the answers to prompts on it."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -94,3 +95,19 @@ class DecodedMasks:
         low_res = self.low_res[index]
         full = logits_to_image(low_res[None, None], self.image_shape, self.input_size)
         return Prediction((full[0, 0] > 0).cpu().numpy(), self.scores[index], low_res.cpu().numpy())
+
+
+@dataclass(frozen=True, eq=False)
+class DraftedMasks:
+    """Decoded masks that are compared before any is answered.
+
+    Parameters
+    ----------
+    coarse : DecodedMasks
+        On a grid of one pixel in sixteen.
+    finish : callable
+        Returns some of them, by their indices, on the decoder's own grid.
+    """
+
+    coarse: DecodedMasks
+    finish: Callable[[Sequence[int]], DecodedMasks]

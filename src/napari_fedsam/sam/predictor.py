@@ -1,5 +1,6 @@
 """Encode an image once, answer many prompts."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from napari_fedsam.sam.click_search import (
     candidate_boxes,
     clicked_components,
     clipped,
+    is_too_coarse,
     most_consistent,
     overlapping_components,
     self_consistency,
@@ -20,7 +22,12 @@ from napari_fedsam.sam.decoding import FastDecoder
 from napari_fedsam.sam.errors import PromptError
 from napari_fedsam.sam.fast_encoder import FastEncoder
 from napari_fedsam.sam.host_memory import keep_freed_memory
-from napari_fedsam.sam.prediction import DecodedMasks, ImageEmbedding, Prediction
+from napari_fedsam.sam.prediction import (
+    DecodedMasks,
+    DraftedMasks,
+    ImageEmbedding,
+    Prediction,
+)
 from napari_fedsam.sam.preprocessing import mask_to_input
 from napari_fedsam.sam.prompts import Box, Prompts, box_of_mask
 from napari_fedsam.sam.protocol import PromptableModel
@@ -247,23 +254,26 @@ class Predictor:
         """Answer clicks by boxes; a personalised model's own proposal competes too."""
         start = None if previous is None else previous.mask
         boxes = candidate_boxes(prompts, embedding.image_shape, start)
-        scale = self._scale(embedding.image_shape)
-        found = self._decode(embedding, structure, boxes=self._box_tensor(boxes, scale))
-        clicks = found.on_grid(prompts)
+        found = self._draft(embedding, structure, boxes)
+        coarse = found.coarse
+        is_fine = is_too_coarse(coarse.grid_masks, coarse.scores, coarse.on_grid(prompts))
+        compared = found.finish(range(len(boxes))) if is_fine else coarse
         proposed = None
         if "none" in self.model.prompt_kinds:
             proposed = self._proposed(embedding, structure, prompts, start)
 
         def repeat(indices: list[int]) -> list[NDArray[np.bool_]]:
-            tight = [found.tight_box(index) or boxes[index] for index in indices]
-            return self._decode(
-                embedding, structure, boxes=self._box_tensor(tight, scale)
-            ).grid_masks
+            masks = found.finish(indices)
+            tight = [masks.tight_box(n) or boxes[index] for n, index in enumerate(indices)]
+            again = self._draft(embedding, structure, tight)
+            return (again.finish(range(len(tight))) if is_fine else again.coarse).grid_masks
 
-        best, rank = most_consistent(found.grid_masks, found.scores, clicks, repeat)
+        best, rank = most_consistent(
+            compared.grid_masks, compared.scores, compared.on_grid(prompts), repeat
+        )
         if proposed is not None and (agreement(proposed.mask, prompts), proposed.score) > rank:
             return self._without_islands(proposed, prompts, start)
-        return self._without_islands(found.prediction(best), prompts, start)
+        return self._without_islands(found.finish([best]).prediction(0), prompts, start)
 
     def _proposed(
         self,
@@ -315,6 +325,24 @@ class Predictor:
         low_res, scores = self._decoder(
             embedding.features, points=points, boxes=boxes, logits=logits, structure=structure
         )
+        return self._decoded(embedding, low_res, scores)
+
+    def _draft(
+        self, embedding: ImageEmbedding, structure: int | None, boxes: list[Box]
+    ) -> DraftedMasks:
+        tensor = self._box_tensor(boxes, self._scale(embedding.image_shape))
+        drafts = self._decoder.draft(embedding.features, tensor, structure)
+
+        def finish(indices: Sequence[int]) -> DecodedMasks:
+            scores = drafts.scores[list(indices)]
+            return self._decoded(embedding, drafts.finish(indices), scores)
+
+        return DraftedMasks(self._decoded(embedding, drafts.coarse, drafts.scores), finish)
+
+    def _decoded(
+        self, embedding: ImageEmbedding, low_res: torch.Tensor, scores: torch.Tensor
+    ) -> DecodedMasks:
+        """Return logits (B, 1, h, w) and scores (B, 1) as masks of an image."""
         return DecodedMasks(
             low_res[:, 0], scores[:, 0].tolist(), embedding.image_shape, self.model.input_size
         )

@@ -145,11 +145,15 @@ class MaskLayers:
         if not self.is_touching_up:
             layer.opacity = 1.0 if hovered is None else _HOVER_OPACITY
         # The place first: an outline in the wrong slice must not flash up.
-        if not np.array_equal(layer.translate, translate):
+        if layer.data.shape != data.shape:
             layer.data = np.zeros_like(data)
+        if not np.array_equal(layer.translate, translate):
+            layer.data[:] = 0
             layer.translate = translate
         if not np.array_equal(layer.data, data):
-            layer.data = data
+            layer.data[:] = data
+            # With the same extent the viewer has nothing to measure again.
+            layer.refresh(extent=False)
 
     def _hovered(self) -> Preview | None:
         # The brush must paint on the answer alone.
@@ -221,7 +225,7 @@ class MaskLayers:
         layer = self.segmentation
         if layer is not None and layer in self._viewer.layers:
             layer.data[indices] = values
-            layer.refresh()
+            layer.refresh(extent=False)
         else:
             self._session.segmentation[indices] = values
 
