@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from napari_fedsam.sam.fast_decoder import FastMaskDecoder, MaskDrafts, is_as_published
+from napari_fedsam.sam.fast_decoder import DraftLogits, FastMaskDecoder, is_as_published
 from napari_fedsam.sam.prepared import Prepared
 from napari_fedsam.sam.protocol import PromptableModel
 
@@ -160,12 +160,12 @@ class FastDecoder:
     @torch.no_grad()
     def draft(
         self, features: torch.Tensor, boxes: torch.Tensor, structure: int | None = None
-    ) -> MaskDrafts:
+    ) -> DraftLogits:
         """Decode the masks of boxes (B, 4) on one image as far as it takes to compare them."""
         fast = self._prepared.get()
         if fast is None:
             low_res, scores = self._as_it_is(features, structure, boxes=boxes)
-            return MaskDrafts(
+            return DraftLogits(
                 low_res[..., 2::4, 2::4], scores, lambda chosen: low_res[list(chosen)]
             )
         sparse, dense = _embed(self._model, 1, structure, points=None, boxes=boxes, logits=None)

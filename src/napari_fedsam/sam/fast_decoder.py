@@ -6,7 +6,7 @@ Prompts are some ten tokens, the image is 4096. So wherever one attends to the o
 projections are moved to the side of the tokens: q . (W k) is (q W) . k. Biases that a softmax
 cancels are left out. The up-scaling's transposed convolutions do not overlap and are matrix
 products, and only the one mask that is asked for is computed; of masks that are merely compared,
-one pixel in sixteen (`MaskDrafts`).
+one pixel in sixteen (`DraftLogits`).
 """
 
 from collections.abc import Callable, Sequence
@@ -35,13 +35,13 @@ def is_as_published(decoder: nn.Module) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class MaskDrafts:
+class DraftLogits:
     """The masks of B prompts, as far as it takes to compare them.
 
     Parameters
     ----------
     coarse : float32 tensor of shape (B, 1, h, w)
-        Logits of one pixel in sixteen: the third of the third row of every four by four.
+        Of one pixel in sixteen: the one in the third row and column of every four by four.
     scores : float32 tensor of shape (B, 1)
         Predicted IoU.
     finish : callable
@@ -97,7 +97,7 @@ class FastMaskDecoder:
 
     def draft(
         self, features: torch.Tensor, dense: torch.Tensor, sparse: torch.Tensor
-    ) -> MaskDrafts:
+    ) -> DraftLogits:
         """Decode one pixel in sixteen of the first mask of every prompt, and the rest on demand.
 
         Parameters
@@ -113,7 +113,7 @@ class FastMaskDecoder:
             chosen = list(indices)
             return upscaling(keys[chosen], mask_of[chosen], height, width)
 
-        return MaskDrafts(upscaling.coarse(keys, mask_of, height, width), scores, finish)
+        return DraftLogits(upscaling.coarse(keys, mask_of, height, width), scores, finish)
 
     def _attend(
         self, features: torch.Tensor, dense: torch.Tensor, sparse: torch.Tensor
@@ -267,7 +267,7 @@ class _Upscaling:
     def coarse(
         self, keys: torch.Tensor, mask_of: torch.Tensor, height: int, width: int
     ) -> torch.Tensor:
-        """Return one pixel in sixteen, (B, 1, h, w); see `MaskDrafts`."""
+        """Return one pixel in sixteen, (B, 1, h, w); see `DraftLogits`."""
         first, second = self._of_one_pixel
         x = second(self._normed(first(keys)), "gelu")
         return (x @ mask_of[:, :, None]).float().view(len(keys), 1, height, width)

@@ -22,12 +22,7 @@ from napari_fedsam.sam.decoding import FastDecoder
 from napari_fedsam.sam.errors import PromptError
 from napari_fedsam.sam.fast_encoder import FastEncoder
 from napari_fedsam.sam.host_memory import keep_freed_memory
-from napari_fedsam.sam.prediction import (
-    DecodedMasks,
-    DraftedMasks,
-    ImageEmbedding,
-    Prediction,
-)
+from napari_fedsam.sam.prediction import DecodedMasks, DraftedMasks, ImageEmbedding, Prediction
 from napari_fedsam.sam.preprocessing import mask_to_input
 from napari_fedsam.sam.prompts import Box, Prompts, box_of_mask
 from napari_fedsam.sam.protocol import PromptableModel
