@@ -40,20 +40,21 @@ def add(
 
 @pytest.fixture
 def page(tmp_path) -> str:
-    folder = ResultsFolder(tmp_path / "benchmarks")
+    folder = ResultsFolder(tmp_path / "tables")
     add(folder, "base", {"north": None, "south": None}, clicks=8)
     add(folder, "pfedsam", {"north": 0.9, "south": 0.7}, clicks=4)
     add(folder, "fedmsa", {"north": 0.8, "south": 0.7}, clicks=4)
     add(folder, "centralised_fedmsa", {"north": 0.81, "south": 0.71})
     add(folder, "lora_fedavg", {"north": 0.85, "south": 0.65}, clicks=5)
     add(folder, "local", {"north": 0.8, "south": 0.8})
-    write_report(tmp_path / "benchmarks", tmp_path / "page.md")
+    write_report(tmp_path / "tables", tmp_path / "page.md")
     return (tmp_path / "page.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
     "line",
     [
+        "The recipe of every run is in `tables/runs.json`.",
         "- pfedsam minus fedmsa: +5.0 points over polyp",
         "- pfedsam minus local: +0.0 points over polyp",
         "- fedmsa minus centralised_fedmsa: -1.0 points over polyp",

@@ -48,6 +48,11 @@ def test_the_configuration_makes_the_same_recipes() -> None:
         assert made == facts(method)["run"]["recipe"]
 
 
+def test_the_tables_go_where_they_are() -> None:
+    text = commands({"a": facts("pfedsam")}, set(), "sixteen rounds")
+    assert "--out 'sixteen rounds'" in text
+
+
 def test_other_tasks_and_schedules_are_other_commands() -> None:
     plain = ExperimentConfig()
     runs = {

@@ -54,7 +54,7 @@ def write_report(folder: Path, page: Path) -> None:
     inside = [row for row in results if row.protocol == "in_federation"]
     inside_images = [row for row in images if row.protocol == "in_federation"]
     unseen = [row for row in results if row.protocol == "unseen_site"]
-    parts = [_head(runs)]
+    parts = [_head(runs, folder.name)]
     if inside:
         parts += [
             _task_table("Dice without a prompt, mean over sites", inside, prompt="none"),
@@ -72,13 +72,12 @@ def write_report(folder: Path, page: Path) -> None:
         parts.append(_task_table("Further data: Dice without a prompt", further, prompt="none"))
     if unseen:
         parts.append(_task_table("An unseen site: Dice without a prompt", unseen, prompt="none"))
-    parts.append(
-        commands(runs, {(row.task, row.method) for row in results if row.prompt == "clicks"})
-    )
+    clicked = {(row.task, row.method) for row in results if row.prompt == "clicks"}
+    parts.append(commands(runs, clicked, folder.name))
     write_text_atomically(page, "\n\n".join(part for part in parts if part) + "\n")
 
 
-def _head(runs: dict[str, dict[str, Any]]) -> str:
+def _head(runs: dict[str, dict[str, Any]], folder: str) -> str:
     first = next(iter(runs.values()))
     trained = sorted({n for facts in runs.values() for n in facts["train_images"].values()})
     recipes = [facts["run"]["recipe"] for facts in runs.values() if "recipe" in facts["run"]]
@@ -88,13 +87,13 @@ def _head(runs: dict[str, dict[str, Any]]) -> str:
     hours = sum(facts["seconds"] for facts in runs.values()) / 3600
     return (
         "# Benchmarks\n\n"
-        "Made by `napari-fedsam benchmark report` from the tables in `benchmarks/`; research use "
+        f"Made by `napari-fedsam benchmark report` from the tables in `{folder}/`; research use "
         "only.\n\n"
         f"{len(runs)} runs, {hours:.1f} hours; {_listed(rounds)} rounds, {_listed(trained)} "
         f"training images a site, measured on: {_listed(splits)}. Every method takes the same "
         "number of optimiser steps at a site.\n\n"
         f"Machine of the first run: {machine}. The recipe of every run is in "
-        "`benchmarks/runs.json`.\n\n"
+        f"`{folder}/runs.json`.\n\n"
         "Dice is taken at probability 0.5 at the image's own resolution, per image, and averaged "
         "over images, structures and sites. An empty prediction of a structure that is there "
         "scores 0; these data sets have no image without the structure. Distances are in pixels."

@@ -17,7 +17,9 @@ _DEFAULTS = {
 Facts = Mapping[str, Any]
 
 
-def commands(runs: Mapping[str, Facts], clicked: Collection[tuple[str, str]]) -> str:
+def commands(
+    runs: Mapping[str, Facts], clicked: Collection[tuple[str, str]], folder: str = "benchmarks"
+) -> str:
     """Return a section of Markdown with one command for all runs that differ in nothing else.
 
     Parameters
@@ -26,6 +28,8 @@ def commands(runs: Mapping[str, Facts], clicked: Collection[tuple[str, str]]) ->
         See `ResultsFolder.runs`. Options are compared with today's defaults.
     clicked : collection of (str, str)
         The tasks and methods for which clicks were counted.
+    folder : str
+        The results folder's name.
     """
     groups: dict[tuple[bool, str], list[Facts]] = {}
     for facts in runs.values():
@@ -40,7 +44,8 @@ def commands(runs: Mapping[str, Facts], clicked: Collection[tuple[str, str]]) ->
         base_clicked = (task, BASE) in clicked
         with_base.update(sorted(of_task, key=lambda key: key[0] is not base_clicked)[:1])
     blocks = [
-        _block(group, with_base=key in with_base, clicks=key[0]) for key, group in groups.items()
+        _block(group, folder, with_base=key in with_base, clicks=key[0])
+        for key, group in groups.items()
     ]
     return "## Commands\n\n" + "\n\n".join(blocks) if blocks else ""
 
@@ -62,7 +67,7 @@ def _changed(run: Mapping[str, Any], section: str) -> dict[str, Any]:
     }
 
 
-def _block(group: Sequence[Facts], *, with_base: bool, clicks: bool) -> str:
+def _block(group: Sequence[Facts], folder: str, *, with_base: bool, clicks: bool) -> str:
     run = group[0]["run"]
     methods = dict.fromkeys(facts["run"]["method"] for facts in group)
     words = ["napari-fedsam", "benchmark", "federated", "--data", "manifest.csv"]
@@ -78,7 +83,7 @@ def _block(group: Sequence[Facts], *, with_base: bool, clicks: bool) -> str:
     config = _config(group)
     words += ["--config", "config.json"] if config else []
     words += ["--clicks"] if clicks else []
-    command = shlex.join([*words, "--out", "benchmarks"])
+    command = shlex.join([*words, "--out", folder])
     block = f"```sh\n{command}\n```"
     if config:
         block += f"\n\nwith `config.json`\n\n```json\n{json.dumps(config)}\n```"
