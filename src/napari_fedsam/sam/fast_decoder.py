@@ -109,6 +109,7 @@ class FastMaskDecoder:
         height, width = features.shape[-2:]
         upscaling = self._upscaling
 
+        @torch.no_grad()
         def finish(indices: Sequence[int]) -> torch.Tensor:
             chosen = list(indices)
             return upscaling(keys[chosen], mask_of[chosen], height, width)
