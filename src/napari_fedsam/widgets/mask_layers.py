@@ -144,9 +144,9 @@ class MaskLayers:
             return
         if not self.is_touching_up:
             layer.opacity = 1.0 if hovered is None else _HOVER_OPACITY
-        # The place first: an outline in the wrong slice must not flash up.
         if layer.data.shape != data.shape:
             layer.data = np.zeros_like(data)
+        # The place first: an outline in the wrong slice must not flash up.
         if not np.array_equal(layer.translate, translate):
             layer.data[:] = 0
             layer.translate = translate

@@ -33,7 +33,7 @@ def parsed(text: str) -> list[dict[str, str]]:
 def test_runs_that_differ_in_method_and_seed_are_one_command() -> None:
     base = {"run": json.loads(Run(task="polyp", method="base").model_dump_json()), "split": "test"}
     runs = [base, facts("pfedsam"), facts("narrow"), facts("pfedsam", seed=1)]
-    text = commands({str(number): each for number, each in enumerate(runs)}, set())
+    text = commands({str(number): each for number, each in enumerate(runs)}, set(), "tables")
     (command,) = parsed(text)
     assert command["--methods"] == "pfedsam,narrow,base"
     assert (command["--rounds"], command["--seeds"]) == ("3", "0,1")
@@ -41,7 +41,7 @@ def test_runs_that_differ_in_method_and_seed_are_one_command() -> None:
 
 
 def test_the_configuration_makes_the_same_recipes() -> None:
-    text = commands({"a": facts("pfedsam"), "b": facts("narrow")}, set())
+    text = commands({"a": facts("pfedsam"), "b": facts("narrow")}, set(), "tables")
     config = ExperimentConfig.model_validate_json(text.split("```json")[1].split("```")[0])
     for method in ("pfedsam", "narrow"):
         made = facts(method, config=config)["run"]["recipe"]
@@ -60,17 +60,17 @@ def test_other_tasks_and_schedules_are_other_commands() -> None:
         "b": facts("pfedsam", task="vessel"),
         "c": facts("local", config=plain),
     }
-    assert len(parsed(commands(runs, set()))) == 3
+    assert len(parsed(commands(runs, set(), "tables"))) == 3
 
 
 def test_defaults_need_no_configuration() -> None:
-    text = commands({"a": facts("pfedsam", config=ExperimentConfig())}, set())
+    text = commands({"a": facts("pfedsam", config=ExperimentConfig())}, set(), "tables")
     assert "config" not in text
 
 
 def test_clicks_are_asked_for_where_they_were_counted() -> None:
     runs = {"a": facts("pfedsam"), "b": facts("local")}
-    text = commands(runs, {("polyp", "pfedsam"), ("vessel", "local")})
+    text = commands(runs, {("polyp", "pfedsam"), ("vessel", "local")}, "tables")
     lines = [line for line in text.splitlines() if line.startswith("napari-fedsam")]
     assert {"pfedsam" in line: "--clicks" in line for line in lines} == {True: True, False: False}
 
@@ -79,7 +79,7 @@ def test_clicks_are_asked_for_where_they_were_counted() -> None:
 def test_the_base_model_goes_where_its_clicks_are_counted_too(clicked: str) -> None:
     base = {"run": json.loads(Run(task="polyp", method="base").model_dump_json()), "split": "test"}
     runs = {"a": facts("pfedsam"), "b": facts("local"), "c": base}
-    text = commands(runs, {("polyp", clicked), ("polyp", "base")})
+    text = commands(runs, {("polyp", clicked), ("polyp", "base")}, "tables")
     lines = [line for line in text.splitlines() if line.startswith("napari-fedsam")]
     assert {clicked in line: ",base" in line for line in lines} == {
         True: True,
@@ -88,4 +88,4 @@ def test_the_base_model_goes_where_its_clicks_are_counted_too(clicked: str) -> N
 
 
 def test_without_trained_runs_there_is_nothing_to_say() -> None:
-    assert commands({}, set()) == ""
+    assert commands({}, set(), "tables") == ""

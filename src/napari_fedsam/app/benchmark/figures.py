@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from napari_fedsam.app.benchmark.comparison import site_means, task_means
 from napari_fedsam.app.benchmark.results import Result
@@ -57,6 +58,7 @@ def _per_round(axis: Axes, results: Sequence[Result], methods: Sequence[str]) ->
         rounds = sorted({row.round for row in rows})
         means = [float(np.mean([r.value for r in rows if r.round == n])) for n in rounds]
         axis.plot(rounds, means, marker="o", markersize=3, label=method)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("round")
     axis.set_ylabel("Dice without a prompt")
 

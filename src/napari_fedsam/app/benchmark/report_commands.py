@@ -17,9 +17,7 @@ _DEFAULTS = {
 Facts = Mapping[str, Any]
 
 
-def commands(
-    runs: Mapping[str, Facts], clicked: Collection[tuple[str, str]], folder: str = "benchmarks"
-) -> str:
+def commands(runs: Mapping[str, Facts], clicked: Collection[tuple[str, str]], folder: str) -> str:
     """Return a section of Markdown with one command for all runs that differ in nothing else.
 
     Parameters
