@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from napari_fedsam.sam.fast_encoder import FastEncoder
+from napari_fedsam.sam.fast_encoder import FastEncoder, add_details
 
 PIXELS = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
 
@@ -19,12 +19,13 @@ def shaken(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def assert_answers_as_the_model(encode: FastEncoder, model) -> torch.Tensor:
     found = encode(PIXELS)
     with torch.no_grad():
-        expected = model.image_encoder(PIXELS)
+        expected = add_details(model, model.image_encoder(PIXELS), PIXELS)
     assert (found - expected).norm() / expected.norm() < 1e-4
     return found
 
 
-# One of each kind: other blocks, all weights, copies in their place, low-rank updates and experts.
+# One of each kind: other blocks, all weights, copies in their place; and low-rank updates, experts
+# and the detail branch.
 @pytest.mark.parametrize("method", ["fedmsa", "fedsam", "ditto", "pfedsam"])
 def test_every_kind_of_method_and_every_load(personalise, method: str) -> None:
     model = personalise(method=method)

@@ -27,6 +27,10 @@ def experts(width: int) -> int:
     return 2 * (width * 4 + 4 + 4 * (32 * width + 32 + width * 32))
 
 
+# Three convolutions of 16 channels, then from 16 pixels of a cell to its 256 features.
+DETAIL = 16 * (27 + 1) + 2 * 16 * (144 + 1) + 256 * (256 + 1)
+
+
 def adapters(*widths: int) -> int:
     """Two bottlenecks in each block."""
     quarter = [(width, width // 4) for width in widths]
@@ -55,7 +59,7 @@ def expected(method: str, size: str) -> tuple[int, int]:
     low_rank = lora(WIDTH[size])
     light = low_rank + DECODER + TOKENS
     return {
-        "pfedsam": (light, experts(WIDTH[size])),
+        "pfedsam": (light, experts(WIDTH[size]) + DETAIL),
         "fedsam": (BASE[size] + TOKENS, 0),
         "fedmsa": (ADAPTERS[size] + DECODER + TOKENS, 0),
         "lora_fedavg": (light, 0),
@@ -106,7 +110,8 @@ def test_every_parameter_has_one_owner_and_only_owned_ones_learn(outline, method
 def test_what_is_frozen_is_the_base_models(outline, method: str, size: str) -> None:
     # What is added is never frozen; what the base model has is never lost.
     model = outline(size, method=method)
-    added = {"pfedsam": lora(WIDTH[size]) + experts(WIDTH[size]), "fedmsa": ADAPTERS[size]}
+    own = experts(WIDTH[size]) + DETAIL
+    added = {"pfedsam": lora(WIDTH[size]) + own, "fedmsa": ADAPTERS[size]}
     more = added.get(method, lora(WIDTH[size])) + TOKENS
     assert sum(p.numel() for p in model.parameters()) == BASE[size] + more
 
@@ -126,7 +131,7 @@ def test_the_decoders_owner(personalise, method: str, decoder: str) -> None:
     model = personalise(method=method, options=MethodOptions(decoder=decoder))
     counts = Counter(shared=lora(320) + TOKENS, frozen=BASE["lite_medsam"] - DECODER)
     if method == "pfedsam":
-        counts["local"] += experts(320)
+        counts["local"] += experts(320) + DETAIL
     counts["frozen" if decoder == "lora" else decoder] += DECODER
     if decoder == "lora":
         # Queries and values of two self-attentions (256) and five that project down to 128.
@@ -162,7 +167,7 @@ def test_no_expert_is_shared(personalise, decoder: str) -> None:
 def test_experts_are_shared_only_when_the_recipe_says_so(personalise) -> None:
     model = personalise(options=MethodOptions(expert_owner="shared"))
     assert any("expert" in name for name in model.shared_state())
-    assert not model.local_state()
+    assert all(name.startswith("detail.") for name in model.local_state())
 
 
 @pytest.mark.parametrize("owner", ["shared", "local"])
@@ -310,6 +315,7 @@ OTHER = {
     "top_k": 1,
     "gate": "token",
     "expert_owner": "shared",
+    "detail_width": 0,
     "load_balance": 0.5,
     "decoder": "lora",
     "personal_decoder": True,
@@ -334,7 +340,12 @@ def useful(method: str) -> set[str]:
     if method not in ("fedsam", "fedmsa", "centralised_fedmsa", "fedper", "fedrep", "fedsca"):
         options |= {"decoder"}
     if method == "pfedsam":
-        options |= EXPERT_OPTIONS | {"personal_decoder", "temperature", "distillation"}
+        options |= EXPERT_OPTIONS | {
+            "detail_width",
+            "personal_decoder",
+            "temperature",
+            "distillation",
+        }
         options |= {"schedule"}
     if method in ("fedprox", "ditto"):
         options |= {"proximal"}

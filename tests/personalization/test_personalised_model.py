@@ -18,6 +18,7 @@ from napari_fedsam.personalization.experts import MixtureOfExperts
 from napari_fedsam.personalization.insertion import transformer_blocks
 from napari_fedsam.personalization.methods import METHODS
 from napari_fedsam.sam.decoding import decode
+from napari_fedsam.sam.fast_encoder import add_details
 from napari_fedsam.sam.protocol import PromptableModel
 
 
@@ -71,7 +72,7 @@ def encoded(model: PersonalisedModel, base, passed_on: list[torch.Tensor]) -> to
     x = passed_on[first]
     for stage in stages[first:]:
         x = stage(x)
-    return x
+    return add_details(model, x, passed_on[0])
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +124,7 @@ def vit_encode(vit_base):
     """Encode one window of a ViT-B's tokens, for its whole square takes half a minute."""
     tokens = torch.randn(1, 14, 14, 768, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        passed_on = [torch.empty(0), tokens]
+        passed_on = [torch.rand(1, 3, 1024, 1024), tokens]
         for stage in vit_base.encoder_stages()[1:]:
             passed_on.append(stage(passed_on[-1]))
     return lambda model: encoded(model, vit_base, passed_on), passed_on[-1]

@@ -27,8 +27,10 @@ def plain_loop(model, samples, steps: int) -> list[float]:
     parameters = list(shared.values())
     of_the_base = [shared[name] for name in shared if name.startswith("mask_decoder")]
     inserted = [shared[name] for name in shared if not name.startswith("mask_decoder")]
+    # Fused as in training: AdamW's first steps have the gradients' signs, of which rounding turns
+    # some around.
     optimizer = torch.optim.AdamW(
-        [{"params": of_the_base, "times": 1}, {"params": inserted, "times": 4}]
+        [{"params": of_the_base, "times": 1}, {"params": inserted, "times": 4}], fused=True
     )
     losses = []
     for step in range(steps):

@@ -9,6 +9,7 @@ import torch
 
 from napari_fedsam.sam import Predictor, encoder_split
 from napari_fedsam.sam.encoder_split import EncoderSplit
+from napari_fedsam.sam.fast_encoder import add_details
 from napari_fedsam.training.feature_cache import (
     CachedEncoder,
     FeatureCache,
@@ -32,8 +33,8 @@ def test_prefix_and_suffix_are_the_encoder(personalise, samples, blocks: int) ->
     pixels = model.preprocess(samples[0].image)
     with torch.no_grad():
         torch.testing.assert_close(
-            split.suffix(split.prefix(pixels)),
-            model.image_encoder(pixels),
+            split.suffix(split.prefix(pixels), pixels),
+            add_details(model, model.image_encoder(pixels), pixels),
             atol=1e-4,
             rtol=1e-4,
         )
@@ -46,7 +47,7 @@ def test_the_prefix_holds_all_that_is_frozen_and_nothing_that_learns(pair) -> No
     in_suffix = {id(p) for stage in split._suffix for p in stage.parameters()}
     assert {id(p) for p in learning} <= in_suffix
     assert any(p.requires_grad for p in split._suffix[0].parameters())
-    split.suffix(split.prefix(pixels).float()).sum().backward()
+    split.suffix(split.prefix(pixels).float(), pixels).sum().backward()
     assert all(p.grad is not None for p in learning if p.ndim == 3)
 
 
@@ -164,9 +165,12 @@ def test_an_image_is_encoded_once_and_close_to_the_predictors_way(
 
 def test_the_plain_encoder_is_the_whole_encoder(small, samples) -> None:
     model = small()
+    model.load_local({k: torch.full_like(v, 0.05) for k, v in model.local_state().items()})
     encoder = PlainEncoder(model)
     with torch.no_grad():
         pixels = encoder.prefix(samples[0].image)
         assert torch.equal(pixels, model.preprocess(samples[0].image))
-        assert torch.equal(encoder.suffix(pixels), model.image_encoder(pixels))
+        expected = add_details(model, model.image_encoder(pixels), pixels)
+        assert not torch.equal(expected, model.image_encoder(pixels))
+        assert torch.equal(encoder.suffix(pixels, encoder.pixels(samples[0].image)), expected)
     assert not encoder.bf16

@@ -34,6 +34,8 @@ class MethodOptions(Options):
         Whether the gate decides once per image or for every token.
     expert_owner : {"local", "shared"}
         Who owns the experts; shared is for comparison only.
+    detail_width : int
+        Channels of the site's detail branch, which sees the pixels beside the encoder; 0 for none.
     load_balance : float
         Weight of the term that keeps all experts in use (Fedus et al. 2022, Switch Transformers).
     decoder : {"frozen", "lora", "shared", "local"}
@@ -62,6 +64,7 @@ class MethodOptions(Options):
     top_k: int = Field(default=2, ge=1)
     gate: Literal["image", "token"] = "image"
     expert_owner: Literal["local", "shared"] = "local"
+    detail_width: int = Field(default=16, ge=0)
     load_balance: float = Field(default=0.01, ge=0)
     decoder: DecoderOwner = "shared"
     personal_decoder: bool = False

@@ -13,7 +13,7 @@ from napari_fedsam.personalization.errors import RecipeError
 from napari_fedsam.personalization.method_options import MethodOptions, Schedule
 
 Owner = Literal["frozen", "shared", "local"]
-Module = Literal["lora", "experts", "adapters"]
+Module = Literal["lora", "experts", "adapters", "detail"]
 Trains = Literal["shared", "local", "both"]
 
 _TOKENS = "structure_embeddings.*"
@@ -21,9 +21,10 @@ _DECODER = "mask_decoder.*"
 _LORA = "image_encoder.*.lora_[ab]"
 _EXPERTS = "image_encoder.*.experts.*"
 _ADAPTERS = "image_encoder.*_adapter.*"
+_DETAIL = "detail.*"
 # Where a personalised model keeps its copies of shared parameters.
 COPIES = "local_copies"
-_INSERTED = (_TOKENS, "*.lora_[ab]", "*.experts.*", "*_adapter.*")
+_INSERTED = (_TOKENS, _DETAIL, "*.lora_[ab]", "*.experts.*", "*_adapter.*")
 _EVERYTHING = ("image_encoder.*", "prompt_encoder.*", _DECODER)
 
 
@@ -79,8 +80,9 @@ class Method:
     update : tuple of Phase
         What a site trains before the exchange, in this order; empty where the option `schedule`
         says so.
-    inserts : set of {"lora", "experts", "adapters"}
-        Modules put into the encoder: LoRA and experts into its last blocks, adapters into all.
+    inserts : set of {"lora", "experts", "adapters", "detail"}
+        Modules put into the encoder: LoRA and experts into its last blocks, adapters into all; and
+        the detail branch beside it.
     personalise : tuple of Phase
         What a site trains after the aggregation.
     finale : tuple of Phase
@@ -132,7 +134,7 @@ class Method:
         return "local" if owner == "shared" and not self.federates and not self.pooled else owner
 
     def _owner(self, parameter: str, options: MethodOptions) -> Owner:
-        if fnmatchcase(parameter, f"{COPIES}.*"):
+        if any(fnmatchcase(parameter, pattern) for pattern in (f"{COPIES}.*", _DETAIL)):
             return "local"
         if fnmatchcase(parameter, _EXPERTS):
             return options.expert_owner
@@ -186,6 +188,7 @@ _OPTIONS_OF: dict[Module, frozenset[str]] = {
         {"blocks", "experts", "expert_width", "top_k", "gate", "expert_owner", "load_balance"}
     ),
     "adapters": frozenset(),
+    "detail": frozenset({"detail_width"}),
 }
 _FEDAVG = "McMahan et al. 2017, arXiv 1602.05629"
 _FEDFMS = "FedFMS, MICCAI 2024"
@@ -199,7 +202,7 @@ METHODS = {
             "pfedsam",
             "Personalised federated SAM",
             _PFEDSAM,
-            inserts=frozenset({"lora", "experts"}),
+            inserts=frozenset({"lora", "experts", "detail"}),
             shared=(_LORA,),
             update=(),
             personalise=(Phase("local", distils=True),),

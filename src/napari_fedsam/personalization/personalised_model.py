@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from napari_fedsam.personalization.detail_branch import DetailBranch
 from napari_fedsam.personalization.errors import ParameterError
 from napari_fedsam.personalization.experts import MixtureOfExperts, MlpWithExperts
 from napari_fedsam.personalization.insertion import (
@@ -55,6 +56,9 @@ class PersonalisedModel(nn.Module):
         self.mask_decoder = base.mask_decoder
         self.structure_embeddings = nn.Embedding(len(recipe.structures), _TOKEN_WIDTH)
         nn.init.normal_(self.structure_embeddings.weight, std=0.02)
+        width = recipe.options.detail_width if "detail" in self.method.inserts else 0
+        self.detail = DetailBranch(width) if width else None
+        self._without_detail = False
         self._rows = {structure.value: row for row, structure in enumerate(recipe.structures)}
         # Not a submodule: its parts are registered above, under names of our own.
         self._base = (base,)
@@ -109,6 +113,11 @@ class PersonalisedModel(nn.Module):
         return kinds | {"point"} if trained_on_clicks else kinds
 
     @property
+    def detail_branch(self) -> DetailBranch | None:
+        """What sees the pixels beside the encoder; None where there is none, or left out."""
+        return None if self._without_detail else self.detail
+
+    @property
     def base_name(self) -> str:
         """Name of the base model, whose frozen parameters this one has."""
         return self._base[0].name
@@ -142,9 +151,10 @@ class PersonalisedModel(nn.Module):
 
     @contextmanager
     def global_view(self) -> Iterator[None]:
-        """Answer as the global model does: without experts and without the site's own copies."""
+        """Answer as the global model does: without anything that is the site's own."""
         layers = self._layers_with_experts()
         before = [layer.bypassed for layer in layers]
+        without_detail = self._without_detail
         with self.copies_at_rest():
             self.stay_global()
             try:
@@ -152,10 +162,12 @@ class PersonalisedModel(nn.Module):
             finally:
                 for layer, value in zip(layers, before, strict=True):
                     layer.bypassed = value
+                self._without_detail = without_detail
 
     def stay_global(self) -> Self:
         """Answer as the global model does from now on (see `global_view`)."""
         self.local_copies.put_in_place(False)
+        self._without_detail = True
         for layer in self._layers_with_experts():
             layer.bypassed = self.recipe.options.expert_owner != "shared"
             layer.experts.imbalance = None

@@ -56,7 +56,7 @@ class TrainingOptions(Options):
     inserted_rate : float
         How many times faster inserted modules and structure tokens learn, which begin untrained.
     batch_size : int
-        Images per step.
+        Images per step. One, for sites have few cases: a pass over them then has the most steps.
     prompts : PromptShares
     box_jitter : float in 0..1
         Largest shift of a simulated box's edge, as a fraction of the box's side.
@@ -68,7 +68,7 @@ class TrainingOptions(Options):
     local_share: Share = 0.15
     learning_rate: float = Field(default=5e-4, gt=0)
     inserted_rate: float = Field(default=4, gt=0)
-    batch_size: int = Field(default=4, ge=1)
+    batch_size: int = Field(default=1, ge=1)
     prompts: PromptShares = PromptShares()
     box_jitter: Share = 0.1
     augmentations: int = Field(default=1, ge=0)

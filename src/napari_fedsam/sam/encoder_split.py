@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_fedsam.sam.fast_encoder import fast_stages, first_trainable
+from napari_fedsam.sam.fast_encoder import add_details, fast_stages, first_trainable
 from napari_fedsam.sam.predictor import has_fast_bf16
 from napari_fedsam.sam.protocol import PromptableModel, Stage
 
@@ -28,6 +28,7 @@ class EncoderSplit:
     """
 
     def __init__(self, model: PromptableModel, *, bf16: bool | None = None) -> None:
+        self._model = model
         stages = list(model.encoder_stages())
         found = first_trainable(stages)
         cut = len(stages) if found is None else found
@@ -52,9 +53,9 @@ class EncoderSplit:
             x = stage(x)
         return x
 
-    def suffix(self, features: torch.Tensor) -> torch.Tensor:
-        """Run the trainable stages to the embedding (B, 256, h, w)."""
+    def suffix(self, features: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+        """Run the trainable stages to the embedding (B, 256, h, w), details included."""
         x = features
         for stage in self._suffix:
             x = stage(x)
-        return x
+        return add_details(self._model, x, pixels)

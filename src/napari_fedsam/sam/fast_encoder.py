@@ -49,9 +49,11 @@ class FastEncoder:
         dtype = torch.bfloat16 if bf16 else torch.float32
 
         def encoder() -> list[nn.Module]:
-            return [model.image_encoder]
+            branch = model.detail_branch
+            return [model.image_encoder] if branch is None else [model.image_encoder, branch]
 
         self._model = model
+        self._dtype = dtype
         self._stages = Prepared(encoder, lambda: fast_stages(model.encoder_stages(), dtype))
         self._content = Prepared(encoder, lambda: self._hashes(str(dtype)))
 
@@ -62,7 +64,7 @@ class FastEncoder:
 
         `between` is called between stages; it may wait.
         """
-        return self._run(pixels, 0, None, between).float()
+        return self._with_details(self._run(pixels, 0, None, between), pixels)
 
     def prefix(
         self, pixels: torch.Tensor, between: Callable[[], None] | None = None
@@ -71,10 +73,19 @@ class FastEncoder:
         return self._run(pixels, 0, self.frozen_stages, between)
 
     def suffix(
-        self, features: torch.Tensor, between: Callable[[], None] | None = None
+        self,
+        features: torch.Tensor,
+        pixels: torch.Tensor,
+        between: Callable[[], None] | None = None,
     ) -> torch.Tensor:
-        """Run the rest on what `prefix` returned; the result is that of calling the encoder."""
-        return self._run(features, self.frozen_stages, None, between).float()
+        """Run the rest on what `prefix` made of the same pixels, as if calling the encoder."""
+        return self._with_details(self._run(features, self.frozen_stages, None, between), pixels)
+
+    @torch.no_grad()
+    def _with_details(self, embedding: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+        bf16 = self._dtype == torch.bfloat16
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=bf16):
+            return add_details(self._model, embedding, pixels).float()
 
     @property
     def frozen_stages(self) -> int:
@@ -99,7 +110,19 @@ class FastEncoder:
     def _hashes(self, precision: str) -> tuple[str, str]:
         stages = self._model.encoder_stages()
         frozen = f"{precision} {self.frozen_stages}"
-        return _hash_of(stages, precision), _hash_of(stages[: self.frozen_stages], frozen)
+        branch = self._model.detail_branch
+        beside: list[Stage] = [] if branch is None else [branch]
+        return _hash_of([*stages, *beside], precision), _hash_of(
+            stages[: self.frozen_stages], frozen
+        )
+
+
+def add_details(
+    model: PromptableModel, embedding: torch.Tensor, pixels: torch.Tensor
+) -> torch.Tensor:
+    """Return an embedding with what the model's detail branch makes of the encoder's input."""
+    branch = model.detail_branch
+    return embedding if branch is None else embedding + branch(pixels)
 
 
 def first_trainable(stages: Sequence[Stage]) -> int | None:

@@ -47,6 +47,11 @@ class LiteMedSam(nn.Module):
         self.train()
         self.eval()
 
+    @property
+    def detail_branch(self) -> None:
+        """None: the base model sees no pixels beside its encoder."""
+        return None
+
     def preprocess(self, image: NDArray[np.uint8]) -> torch.Tensor:
         """Return the encoder's input; see `PixelPreprocessing`."""
         return self.preprocessing(image)

@@ -27,6 +27,8 @@ class PromptableModel(Protocol):
         click into boxes for a model that knows only boxes.
     image_encoder, prompt_encoder, mask_decoder : torch.nn.Module
         The parts, with the interfaces of segment-anything's modules.
+    detail_branch : torch.nn.Module or None
+        From the image encoder's input to what is added to its embedding; None in base models.
     """
 
     name: str
@@ -50,6 +52,11 @@ class PromptableModel(Protocol):
     @property
     def mask_decoder(self) -> nn.Module:
         """Module from embeddings to low-resolution mask logits and predicted IoU."""
+        ...
+
+    @property
+    def detail_branch(self) -> nn.Module | None:
+        """Module from (B, 3, input_size, input_size) to what is added to the embedding."""
         ...
 
     def preprocess(self, image: NDArray[np.uint8]) -> torch.Tensor:

@@ -65,6 +65,11 @@ class SegmentAnything(nn.Module):
         self.load_state_dict(weights)
         self.eval()
 
+    @property
+    def detail_branch(self) -> None:
+        """None: the base model sees no pixels beside its encoder."""
+        return None
+
     def preprocess(self, image: NDArray[np.uint8]) -> torch.Tensor:
         """Return the encoder's input; see `PixelPreprocessing`."""
         return self.preprocessing(image)

@@ -46,13 +46,14 @@ def encode_stored(
     if encoder.frozen_stages == 0:
         embedding = encoder(_input(predictor, image), between)
     else:
+        pixels = _input(predictor, image)
         # The frozen stages do not depend on the recipe, only on the base model's weights.
         prefix = _key(encoder.content[1], image, "")
         kept = store.get(prefix)
         if kept is None:
-            kept = encoder.prefix(_input(predictor, image), between)
+            kept = encoder.prefix(pixels, between)
             store.put(prefix, kept)
-        embedding = encoder.suffix(kept.to(predictor.device), between)
+        embedding = encoder.suffix(kept.to(predictor.device), pixels, between)
     store.put(whole, embedding)
     return ImageEmbedding(embedding, shape)
 

@@ -29,6 +29,8 @@ class Batch:
     ----------
     features : float tensor of shape (I, ...)
         The frozen prefix's output for each image.
+    pixels : float tensor of shape (I, 3, S, S)
+        The encoder's input for each image.
     image_of : int tensor of shape (B,)
         Which of the images a mask belongs to.
     targets : float tensor of shape (B, 1, 256, 256)
@@ -40,6 +42,7 @@ class Batch:
     """
 
     features: torch.Tensor
+    pixels: torch.Tensor
     image_of: torch.Tensor
     targets: torch.Tensor
     boxes: torch.Tensor
@@ -120,17 +123,19 @@ class Batches:
         return queue.pop()
 
     def _batch(self, indices: Sequence[int]) -> Batch:
-        features, image_of, samples = [], [], []
+        features, pixels, image_of, samples = [], [], [], []
         for position, index in enumerate(indices):
             number = int(self.random.integers(self._augmentations + 1))
             varied = [variant(sample, number, seed=_VARIANT_SEED) for sample in self._images[index]]
             features.append(self._encoder.prefix(varied[0].image))
+            pixels.append(self._encoder.pixels(varied[0].image))
             image_of += [position] * len(varied)
             samples += varied
         device = self._encoder.device
         targets = [(mask_to_input(s.mask, MASK_SIDE) > 0.5).float() for s in samples]
         return Batch(
             torch.cat(features),
+            torch.cat(pixels),
             torch.tensor(image_of, device=device),
             torch.stack(targets).to(device),
             torch.from_numpy(np.stack([self._box(sample) for sample in samples])).to(device),

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from napari_fedsam.files import atomic_path, make_private_folder
 from napari_fedsam.sam.encoder_split import EncoderSplit
+from napari_fedsam.sam.fast_encoder import add_details
 from napari_fedsam.sam.prediction import ImageEmbedding
 from napari_fedsam.sam.protocol import PromptableModel
 
@@ -81,8 +82,12 @@ class TrainingEncoder(Protocol):
         """Return the first half's output for an image of shape (H, W[, 3])."""
         ...
 
-    def suffix(self, features: torch.Tensor) -> torch.Tensor:
-        """Run the second half to the embedding (B, 256, h, w)."""
+    def pixels(self, image: NDArray[np.uint8]) -> torch.Tensor:
+        """Return the encoder's input (1, 3, S, S) for an image of shape (H, W[, 3])."""
+        ...
+
+    def suffix(self, features: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+        """Run the second half to the embedding (B, 256, h, w), which has the pixels' details."""
         ...
 
 
@@ -101,14 +106,17 @@ class PlainEncoder:
         self.bf16 = False
         self.input_size = model.input_size
 
-    def prefix(self, image: NDArray[np.uint8]) -> torch.Tensor:
+    def pixels(self, image: NDArray[np.uint8]) -> torch.Tensor:
         """Return the encoder's input."""
         return self._model.preprocess(image).to(self.device)
 
-    def suffix(self, features: torch.Tensor) -> torch.Tensor:
+    def prefix(self, image: NDArray[np.uint8]) -> torch.Tensor:
+        """Return the encoder's input, too."""
+        return self.pixels(image)
+
+    def suffix(self, features: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
         """Run the encoder."""
-        embedding: torch.Tensor = self._model.image_encoder(features)
-        return embedding
+        return add_details(self._model, self._model.image_encoder(features), pixels)
 
 
 class CachedEncoder:
@@ -135,18 +143,22 @@ class CachedEncoder:
         features = self._cache.get(key)
         if features is None:
             # Laid out as it will come out of the cache, so that later sums are the same to the bit.
-            computed = self._split.prefix(self._model.preprocess(image))
+            computed = self._split.prefix(self.pixels(image))
             features = computed.to(torch.bfloat16).contiguous()
             self._cache.put(key, features)
         return features.to(self.device, torch.float32)
 
-    def suffix(self, features: torch.Tensor) -> torch.Tensor:
+    def pixels(self, image: NDArray[np.uint8]) -> torch.Tensor:
+        """Return the encoder's input (1, 3, S, S) for an image of shape (H, W[, 3])."""
+        return self._model.preprocess(image).to(self.device)
+
+    def suffix(self, features: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
         """Run the trainable stages to the embedding (B, 256, h, w), bfloat16 where it gains."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            return self._split.suffix(features)
+            return self._split.suffix(features, pixels)
 
     @torch.no_grad()
     def encode(self, image: NDArray[np.uint8]) -> ImageEmbedding:
         """Encode an image for a `Predictor` of the same model."""
-        embedding = self.suffix(self.prefix(image))
+        embedding = self.suffix(self.prefix(image), self.pixels(image))
         return ImageEmbedding(embedding.float(), (image.shape[0], image.shape[1]))

@@ -29,7 +29,11 @@ class PhaseTraining:
             {"params": self._named(inserted=False), "times": 1.0},
             {"params": self._named(inserted=True), "times": faster},
         )
-        self._optimizer = torch.optim.AdamW([group for group in groups if group["params"]])
+        # On the CPU the fused step takes a third of the time; elsewhere torch chooses.
+        on_cpu = next(iter(self._parameters.values())).device.type == "cpu"
+        self._optimizer = torch.optim.AdamW(
+            [group for group in groups if group["params"]], fused=on_cpu or None
+        )
         self._anchors: dict[str, torch.Tensor] = {}
         if phase.proximal:
             shared_of = {id(copy): shared for shared, copy in model.copies()}
@@ -58,7 +62,8 @@ class PhaseTraining:
         # Only these get a gradient, so that nothing is accumulated where nothing is trained.
         gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
         for parameter, gradient in zip(leaves, gradients, strict=True):
-            parameter.grad = gradient
+            # The fused step reads gradients as if they were laid out as the parameters are.
+            parameter.grad = None if gradient is None else gradient.contiguous()
         torch.nn.utils.clip_grad_norm_(leaves, _GRADIENT_NORM)
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["times"]

@@ -89,7 +89,8 @@ class PromptedLoss:
 
     def _embeddings(self, batch: Batch) -> torch.Tensor:
         # Its gradient is much quicker than that of indexing.
-        return self._encoder.suffix(batch.features).index_select(0, batch.image_of)
+        embeddings = self._encoder.suffix(batch.features, batch.pixels)
+        return embeddings.index_select(0, batch.image_of)
 
     def _decode(self, batch: Batch, embeddings: torch.Tensor, prompts: SimulatedPrompts) -> Answer:
         run = decode if self._encoder.plain else self._decode_fast
