@@ -255,12 +255,7 @@ def _recipe(name: str, structure: Structure, size: DemoSize, sites: int) -> Reci
         structures=(structure,),
         minimum_sites=sites,
         rounds=size.rounds,
-        # Few cases and little time: small batches and a high rate.
-        training=TrainingOptions(
-            epochs=size.epochs,
-            batch_size=2,
-            learning_rate=1.2e-3,
-        ),
+        training=TrainingOptions(epochs=size.epochs),
     )
 
 
