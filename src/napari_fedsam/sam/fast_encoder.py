@@ -112,9 +112,8 @@ class FastEncoder:
         frozen = f"{precision} {self.frozen_stages}"
         branch = self._model.detail_branch
         beside: list[Stage] = [] if branch is None else [branch]
-        return _hash_of([*stages, *beside], precision), _hash_of(
-            stages[: self.frozen_stages], frozen
-        )
+        whole = _hash_of([*stages, *beside], precision)
+        return whole, _hash_of(stages[: self.frozen_stages], frozen)
 
 
 def add_details(
