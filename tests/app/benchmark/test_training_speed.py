@@ -18,7 +18,8 @@ def test_both_sides_are_measured_and_take_the_same_steps(tmp_path) -> None:
     ratio = written["images_per_second"] / written["plain_images_per_second"]
     assert written["speedup"] == ratio
     assert min(written["peak_mib"], written["plain_peak_mib"]) > 100
-    # From the same parameters; AdamW's first step then makes much of small differences.
+    # From the same parameters, of one image in bfloat16; AdamW's first step then makes much of
+    # small differences.
     first, second = written["loss_differences"]
-    assert first < 0.02
+    assert first < 0.05
     assert second < 0.5
