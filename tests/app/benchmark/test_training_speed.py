@@ -2,9 +2,14 @@
 
 import json
 
+import pytest
 from typer.testing import CliRunner
 
+from napari_fedsam.annotation.sample import SAMPLE_STRUCTURES
+from napari_fedsam.app.benchmark.training_speed import _losses, _sample_slices
 from napari_fedsam.app.cli import app
+from napari_fedsam.personalization import Recipe
+from napari_fedsam.sam import encoder_split
 
 SMALL = ("--images", "4", "--plain-steps", "2", "--compared-steps", "2")
 
@@ -23,3 +28,11 @@ def test_both_sides_are_measured_and_take_the_same_steps(tmp_path) -> None:
     first, second = written["loss_differences"]
     assert first < 0.1
     assert second < 0.5
+
+
+def test_without_rounding_both_sides_begin_with_the_same_loss(monkeypatch) -> None:
+    monkeypatch.setattr(encoder_split, "has_fast_bf16", lambda _: False)
+    recipe = Recipe(name="benchmark", method="pfedsam", structures=SAMPLE_STRUCTURES[1:])
+    samples = _sample_slices(4)
+    cached = _losses("cached", recipe, samples, 1)
+    assert cached == pytest.approx(_losses("plain", recipe, samples, 1), rel=0.002)
