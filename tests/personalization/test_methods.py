@@ -14,6 +14,11 @@ SIZES = ("lite_medsam", "vit_b", "vit_l", "vit_h")
 BASE = {"lite_medsam": 9_791_300, "vit_b": 93_735_472, "vit_l": 312_342_832, "vit_h": 641_090_608}
 WIDTH = {"lite_medsam": 320, "vit_b": 768, "vit_l": 1024, "vit_h": 1280}
 DECODER = 4_058_340
+# Mask tokens, last norm, upscaling, one mask's perceptron, and that of the scores.
+DECODER_HEAD = (
+    *(4 * 256, 2 * 256, 4 * 256 * 64 + 64, 2 * 64, 4 * 64 * 32 + 32),
+    *(2 * (256 * 256 + 256) + 256 * 32 + 32, 2 * (256 * 256 + 256) + 256 * 4 + 4),
+)
 TOKENS = 2 * 256
 
 
@@ -136,6 +141,8 @@ def test_the_decoders_owner(personalise, method: str, decoder: str) -> None:
     if decoder == "lora":
         # Queries and values of two self-attentions (256) and five that project down to 128.
         counts["shared"] += 2 * (2 * 32 * (256 + 256) + 5 * 32 * (256 + 128))
+        counts["shared"] += sum(DECODER_HEAD)
+        counts["frozen"] -= sum(DECODER_HEAD)
     if method == "ditto":
         counts["local"] += counts["shared"]
     assert {owner: count(model, owner) for owner in counts} == counts

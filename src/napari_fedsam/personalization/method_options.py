@@ -39,7 +39,8 @@ class MethodOptions(Options):
     load_balance : float
         Weight of the term that keeps all experts in use (Fedus et al. 2022, Switch Transformers).
     decoder : {"frozen", "lora", "shared", "local"}
-        Who owns the mask decoder; "lora" freezes it and shares low-rank updates of its attention.
+        Who owns the mask decoder; "lora" freezes it but for the output layers, which are shared
+        like low-rank updates of its attention.
     personal_decoder : bool
         Whether each site keeps a decoder of its own beside the shared one, trained on from it.
     structure_tokens : {"shared", "local"}

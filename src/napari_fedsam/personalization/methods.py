@@ -18,6 +18,14 @@ Trains = Literal["shared", "local", "both"]
 
 _TOKENS = "structure_embeddings.*"
 _DECODER = "mask_decoder.*"
+# What draws one mask (the others are left as they are) and rates it: 8 % of the decoder.
+_DECODER_HEAD = (
+    "mask_decoder.mask_tokens.*",
+    "mask_decoder.transformer.norm_final_attn.*",
+    "mask_decoder.output_upscaling.*",
+    "mask_decoder.output_hypernetworks_mlps.0.*",
+    "mask_decoder.iou_prediction_head.*",
+)
 _LORA = "image_encoder.*.lora_[ab]"
 _EXPERTS = "image_encoder.*.experts.*"
 _ADAPTERS = "image_encoder.*_adapter.*"
@@ -148,7 +156,8 @@ class Method:
         if self.decoder is not None:
             return self.decoder
         if options.decoder == "lora":
-            return "shared" if fnmatchcase(parameter, "*.lora_[ab]") else "frozen"
+            light = ("*.lora_[ab]", *_DECODER_HEAD)
+            return "shared" if any(fnmatchcase(parameter, p) for p in light) else "frozen"
         return options.decoder
 
     def copied(self, parameter: str, options: MethodOptions) -> bool:
