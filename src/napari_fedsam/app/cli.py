@@ -187,14 +187,24 @@ def evaluate(
 @app.command()
 def methods(
     model: Annotated[str, typer.Option(help="A base model's name.")] = "lite_medsam",
+    decoder: Annotated[
+        Literal["frozen", "lora", "shared", "local"] | None,
+        typer.Option(help="Who owns the decoder, for the methods that leave it open."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the methods with their frozen, shared and local parameters on a base model."""
     from rich.table import Table
 
+    from napari_fedsam.personalization.method_options import MethodOptions
     from napari_fedsam.personalization.method_summary import summarise_methods
+    from napari_fedsam.personalization.methods import METHODS
 
-    summaries = summarise_methods(model)
+    if decoder is None:
+        summaries = summarise_methods(model)
+    else:
+        open_to_it = [method.name for method in METHODS.values() if method.decoder is None]
+        summaries = summarise_methods(model, open_to_it, MethodOptions(decoder=decoder))
     if as_json:
         console.print_json(data=[summary.model_dump() for summary in summaries])
         return

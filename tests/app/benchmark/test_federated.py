@@ -289,6 +289,17 @@ def test_methods_are_listed() -> None:
     assert listed["local"]["bytes_per_round"] == 0
 
 
+def test_methods_are_listed_with_another_owner_of_the_decoder() -> None:
+    listed = {}
+    for owner in ("shared", "lora", "local"):
+        result = CliRunner().invoke(app, ["methods", "--decoder", owner, "--json"])
+        listed[owner] = {method["name"]: method for method in json.loads(result.stdout)}
+    # Those with a decoder of their own have no such choice.
+    assert not {"fedmsa", "fedper"} & listed["lora"].keys()
+    sent = [listed[owner]["pfedsam"]["bytes_per_round"] for owner in ("shared", "lora", "local")]
+    assert sent[0] > 6 * sent[1] > 6 * sent[2] > 0
+
+
 def test_kept_models_are_measured_again_without_training(done, manifest, tmp_path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(done._folder, folder)
