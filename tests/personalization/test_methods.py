@@ -177,6 +177,12 @@ def test_experts_are_shared_only_when_the_recipe_says_so(personalise) -> None:
     assert all(name.startswith("detail.") for name in model.local_state())
 
 
+def test_without_experts_the_detail_branch_is_what_a_site_has_of_its_own(personalise) -> None:
+    model = personalise(options=MethodOptions(experts=0))
+    assert count(model, "local") == DETAIL
+    assert not any("expert" in name for name, _ in model.named_parameters())
+
+
 @pytest.mark.parametrize("owner", ["shared", "local"])
 def test_the_tokens_owner(personalise, owner: str) -> None:
     model = personalise(options=MethodOptions(structure_tokens=owner))

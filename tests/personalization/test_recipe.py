@@ -209,6 +209,15 @@ def test_contradictory_options_are_refused_with_a_remedy(options, said: str) -> 
         MethodOptions(**options)
 
 
+@pytest.mark.parametrize("experts", [{"experts": 0}, {"expert_owner": "shared"}])
+def test_personalised_sam_keeps_something_at_the_site(make_recipe, experts) -> None:
+    with pytest.raises(ValueError, match="nothing of the method pfedsam would stay at a site"):
+        make_recipe(options=MethodOptions(detail_width=0, **experts))
+    for own in ({}, {"structure_tokens": "local"}, {"decoder": "local"}):
+        options = MethodOptions(detail_width=0 if own else 16, **experts, **own)
+        assert make_recipe(options=options).options == options
+
+
 @pytest.mark.parametrize("decoder", ["shared", "lora"])
 def test_a_personal_decoder_goes_with_one_that_is_sent(decoder) -> None:
     assert MethodOptions(personal_decoder=True, decoder=decoder).personal_decoder

@@ -60,7 +60,7 @@ def insert_modules(encoder: nn.Module, method: Method, options: MethodOptions) -
     for block in blocks[-options.blocks :]:
         if "lora" in method.inserts:
             _insert_lora(block, options)
-        if "experts" in method.inserts:
+        if "experts" in method.inserts and options.experts:
             _insert_experts(block, options)
     for block in blocks if "adapters" in method.inserts else []:
         _insert_adapters(block)

@@ -28,8 +28,8 @@ class MethodOptions(Options):
     lora_targets : tuple of {"q", "k", "v"}
         The projections that are updated.
     experts, expert_width, top_k : int
-        Number of bottleneck experts, their hidden width, and how many answer (the rest of the
-        softmax gate is cut off).
+        Number of bottleneck experts (0 for none), their hidden width, and how many answer (the
+        rest of the softmax gate is cut off).
     gate : {"image", "token"}
         Whether the gate decides once per image or for every token.
     expert_owner : {"local", "shared"}
@@ -60,7 +60,7 @@ class MethodOptions(Options):
     lora_rank: int = Field(default=32, ge=1)
     lora_alpha: float = Field(default=32.0, gt=0)
     lora_targets: tuple[Literal["q", "k", "v"], ...] = Field(default=("q", "k", "v"), min_length=1)
-    experts: int = Field(default=4, ge=1)
+    experts: int = Field(default=4, ge=0)
     expert_width: int = Field(default=32, ge=1)
     top_k: int = Field(default=2, ge=1)
     gate: Literal["image", "token"] = "image"
@@ -77,7 +77,7 @@ class MethodOptions(Options):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.top_k > self.experts:
+        if 0 < self.experts < self.top_k:
             raise ValueError(
                 f"top_k is {self.top_k} but there are only {self.experts} experts: lower top_k"
             )
@@ -89,3 +89,14 @@ class MethodOptions(Options):
                 "change one of them"
             )
         return self
+
+    @property
+    def keep_something_local(self) -> bool:
+        """Whether anything that the experts' method inserts or trains stays at the site."""
+        return (
+            self.detail_width > 0
+            or (self.experts > 0 and self.expert_owner == "local")
+            or self.decoder == "local"
+            or self.personal_decoder
+            or self.structure_tokens == "local"
+        )

@@ -167,12 +167,12 @@ class Method:
         return options.personal_decoder and fnmatchcase(parameter, _DECODER)
 
     def check_options(self, options: MethodOptions) -> None:
-        """Refuse options that this method has no use for.
+        """Refuse options that this method has no use for, or that leave it nothing to train.
 
         Raises
         ------
         ValueError
-            Naming the first of them.
+            Naming the first of them, or saying what is missing.
         """
         plain = MethodOptions()
         used = self.options | _COMMON.union(*(_OPTIONS_OF[module] for module in self.inserts))
@@ -183,6 +183,11 @@ class Method:
                 raise ValueError(
                     f"the method {self.name} has no use for the option {name}: leave it out"
                 )
+        if "experts" in self.inserts and not options.keep_something_local:
+            raise ValueError(
+                f"nothing of the method {self.name} would stay at a site: keep local experts or "
+                "the detail branch"
+            )
 
 
 _SCHEDULES: dict[Schedule, Phase] = {
