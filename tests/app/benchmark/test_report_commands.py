@@ -12,7 +12,10 @@ from napari_fedsam.training.segmentation_task import structures_of
 CONFIG = ExperimentConfig.model_validate(
     {
         "training": {"epochs": 2},
-        "methods": {"narrow": {"method": "pfedsam", "options": {"expert_width": 8}}},
+        "methods": {
+            "narrow": {"method": "pfedsam", "options": {"expert_width": 8}},
+            "bytes": {"method": "pfedsam", "federation": {"precision": "int8"}},
+        },
     }
 )
 
@@ -41,9 +44,10 @@ def test_runs_that_differ_in_method_and_seed_are_one_command() -> None:
 
 
 def test_the_configuration_makes_the_same_recipes() -> None:
-    text = commands({"a": facts("pfedsam"), "b": facts("narrow")}, set(), "tables")
+    methods = ("pfedsam", "narrow", "bytes")
+    text = commands({method: facts(method) for method in methods}, set(), "tables")
     config = ExperimentConfig.model_validate_json(text.split("```json")[1].split("```")[0])
-    for method in ("pfedsam", "narrow"):
+    for method in methods:
         made = facts(method, config=config)["run"]["recipe"]
         assert made == facts(method)["run"]["recipe"]
 

@@ -21,7 +21,7 @@ class Variant(BaseModel):
     ----------
     method : str
         By default the variant's name.
-    options, training : dict
+    options, training, federation : dict
         Changes to the recipe's sections.
     """
 
@@ -30,6 +30,7 @@ class Variant(BaseModel):
     method: str | None = None
     options: dict[str, Any] = {}
     training: dict[str, Any] = {}
+    federation: dict[str, Any] = {}
 
 
 class ExperimentConfig(BaseModel):
@@ -146,6 +147,7 @@ def recipe_for(
         "structures": [json.loads(structure.model_dump_json()) for structure in structures],
         "options": variant.options,
         "training": training,
+        "federation": variant.federation,
         "rounds": rounds,
         "seed": seed,
     }

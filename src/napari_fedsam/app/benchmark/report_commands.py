@@ -6,12 +6,14 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from napari_fedsam.app.benchmark.base_model import BASE
+from napari_fedsam.personalization.federation_options import FederationOptions
 from napari_fedsam.personalization.method_options import MethodOptions
 from napari_fedsam.personalization.recipe import TrainingOptions
 
 _DEFAULTS = {
     "options": MethodOptions().model_dump(mode="json"),
     "training": TrainingOptions().model_dump(mode="json"),
+    "federation": FederationOptions().model_dump(mode="json"),
 }
 
 Facts = Mapping[str, Any]
@@ -100,11 +102,11 @@ def _config(group: Sequence[Facts]) -> dict[str, Any]:
         config["training"] = training
     for facts in group:
         run = facts["run"]
-        options = _changed(run, "options")
         method = run["recipe"]["method"]
-        if options or method != run["method"]:
+        changed = {section: _changed(run, section) for section in ("options", "federation")}
+        if any(changed.values()) or method != run["method"]:
             config.setdefault("methods", {})[run["method"]] = {
                 "method": method,
-                "options": options,
+                **{section: values for section, values in changed.items() if values},
             }
     return config
