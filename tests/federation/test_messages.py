@@ -13,8 +13,9 @@ from napari_fedsam.federation.messages import (
     read_metrics,
     read_shared,
     round_of,
+    shared_or_own,
 )
-from napari_fedsam.federation.packed_parameters import PACKED_KEY, pack_parameters
+from napari_fedsam.federation.packed_parameters import PACKED_KEY, digest_of, pack_parameters
 
 SPEC = {"lora.a": ((2, 3), torch.float32), "scale": ((), torch.float32)}
 
@@ -49,6 +50,38 @@ def test_equal_parameters_make_equal_messages():
     one = RecordDict({"shared": pack_parameters(state())})
     other = RecordDict({"shared": pack_parameters(dict(reversed(state().items())))})
     assert one.object_id == other.object_id
+
+
+def instruction_for(parameters, *, with_them: bool) -> RecordDict:
+    packed = pack_parameters(parameters)
+    content = {"config": config_record("a" * 64, 2, digest=digest_of(packed))}
+    return RecordDict({**content, **({"shared": packed} if with_them else {})})
+
+
+def test_a_digest_stands_for_the_parameters_that_a_site_has():
+    received = shared_or_own(instruction_for(state(), with_them=False), state(), SPEC)
+    assert received.keys() == state().keys()
+    assert all(torch.equal(received[name], value) for name, value in state().items())
+
+
+def test_parameters_in_the_message_come_first():
+    other = {name: value + 1 for name, value in state().items()}
+    received = shared_or_own(instruction_for(other, with_them=True), state(), SPEC)
+    assert torch.equal(received["scale"], torch.tensor(3.0))
+
+
+def test_other_parameters_than_the_digests_are_asked_for():
+    other = {name: value + 1e-6 for name, value in state().items()}
+    with pytest.raises(RefusedMessageError) as caught:
+        shared_or_own(instruction_for(other, with_them=False), state(), SPEC)
+    assert caught.value.code is ReplyCode.PARAMETERS_MISSING
+
+
+def test_without_parameters_and_digest_nothing_is_done():
+    content = RecordDict({"config": config_record("a" * 64, 2)})
+    with pytest.raises(RefusedMessageError) as caught:
+        shared_or_own(content, state(), SPEC)
+    assert caught.value.code is ReplyCode.REFUSED_ARRAYS
 
 
 PACKED = pack_parameters(state())[PACKED_KEY].data

@@ -11,8 +11,17 @@ from flwr.common.constant import ErrorCode
 from napari_fedsam.federation.checkpoints import CheckpointStore
 from napari_fedsam.federation.errors import FederationError, ReplyCode
 from napari_fedsam.federation.in_process import InProcessGrid
-from napari_fedsam.federation.messages import config_record, left_out_of, round_of
-from napari_fedsam.federation.packed_parameters import pack_parameters, unpack_parameters
+from napari_fedsam.federation.messages import (
+    DIGEST_KEY,
+    config_record,
+    left_out_of,
+    round_of,
+)
+from napari_fedsam.federation.packed_parameters import (
+    digest_of,
+    pack_parameters,
+    unpack_parameters,
+)
 from napari_fedsam.federation.round_runner import RoundRunner
 from napari_fedsam.personalization.federation_options import FederationOptions, PrivacyOptions
 from napari_fedsam.training.update_rounding import round_update
@@ -67,25 +76,37 @@ def judgement(message, cases=2, dice=0.5, activated=1):
 class Received:
     node: int
     kind: str
-    w: np.ndarray
+    w: np.ndarray | None
     left_out: ReplyCode | None
+    # Whether the parameters were in the message.
+    sent: bool
 
 
 def app_with(received=None, **odd):
-    """Sites that train by adding; `odd` replaces the answers of some, by name of their folder."""
+    """Sites that train by adding; `odd` replaces the answers of some, by name of their folder.
+
+    They keep what they judge, but those called `forgetful`.
+    """
     app = ClientApp()
     log = received if received is not None else []
+    kept = {}
 
     def note(message, context):
-        w = received_by(message).numpy()
+        sent = "shared" in message.content.array_records
+        own = kept.get(context.node_id)
+        if own is not None and message.content["config"].get(DIGEST_KEY) == digest_of(own):
+            message.content["shared"] = own
+        there = "shared" in message.content.array_records
+        w = received_by(message).numpy() if there else None
         kind = message.metadata.message_type
-        log.append(Received(context.node_id, kind, w, left_out_of(message.content)))
+        log.append(Received(context.node_id, kind, w, left_out_of(message.content), sent))
         return w
 
     @app.train()
     def train(message, context):
-        note(message, context)
         name = context.node_config["site-folder"]
+        if note(message, context) is None:
+            return Message(Error(100, "parameters-missing"), reply_to=message)
         if name in odd:
             return odd[name](message)
         cases, added = SITES[context.node_id]
@@ -94,6 +115,8 @@ def app_with(received=None, **odd):
     @app.evaluate()
     def evaluate(message, context):
         w = note(message, context)
+        if context.node_config["site-folder"] != "forgetful":
+            kept[context.node_id] = message.content["shared"]
         return judgement(message, cases=context.node_id, dice=abs(float(w[0])) / 100)
 
     return app
@@ -154,6 +177,48 @@ def test_rounded_updates_are_averaged_and_others_refused(tmp_path, agreed, preci
     torch.testing.assert_close(newest(store, recipe), expected, rtol=0, atol=0.02)
     (result,) = store.results()
     assert [site.code for site in result.refused] == [ReplyCode.REFUSED_ARRAYS.value]
+
+
+def instructions(received, node, kind="train"):
+    return [each.sent for each in received if (each.node, each.kind) == (node, kind)]
+
+
+def test_what_a_site_has_judged_is_not_sent_to_it_again(tmp_path, agreed):
+    received = []
+    recipe = agreed()
+    store = run(tmp_path, recipe, app_with(received), {2: "a", 3: "b"}, rounds=3)
+    for node in (2, 3):
+        assert instructions(received, node) == [True, False, False]
+        assert instructions(received, node, "evaluate") == [True, True, True]
+    # As if it had been sent.
+    assert torch.allclose(newest(store, recipe), INITIAL["w"] + 3 * 4.0)
+    first, *later = store.results()
+    assert all(site.bytes_sent == 2 * site.bytes_received for site in first.sites)
+    assert all(site.bytes_sent == site.bytes_received for r in later for site in r.sites)
+
+
+def test_a_site_that_has_lost_it_is_sent_it_after_all(tmp_path, agreed):
+    received = []
+    recipe = agreed()
+    store = run(tmp_path, recipe, app_with(received), {2: "a", 3: "forgetful"}, rounds=2)
+    assert instructions(received, 2) == [True, False]
+    assert instructions(received, 3) == [True, False, True]
+    result = store.results()[-1]
+    assert (result.updates, result.refused) == (2, ())
+    assert torch.allclose(newest(store, recipe), INITIAL["w"] + 2 * 4.0)
+
+
+@pytest.mark.faults
+def test_a_site_that_keeps_asking_for_it_is_left_out(tmp_path, agreed):
+    received = []
+    asking = {"c": lambda m: Message(Error(100, "parameters-missing"), reply_to=m)}
+    store = run(tmp_path, agreed(), app_with(received, **asking), {2: "a", 3: "b", 4: "c"}, 2)
+    # It had judged the first round, and is asked twice in the second.
+    assert instructions(received, 4) == [True, False, True]
+    for result in store.results():
+        assert [(site.node_id, site.code) for site in result.refused] == [
+            ("4", "parameters-missing")
+        ]
 
 
 def test_rounds_go_on_from_the_newest_checkpoint(tmp_path, agreed):

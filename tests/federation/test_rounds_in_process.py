@@ -17,7 +17,11 @@ from napari_fedsam.federation.coordinator import Coordinator
 from napari_fedsam.federation.errors import ReplyCode
 from napari_fedsam.federation.in_process import InProcessGrid, payload_of
 from napari_fedsam.federation.messages import config_record
-from napari_fedsam.federation.packed_parameters import pack_parameters, unpack_parameters
+from napari_fedsam.federation.packed_parameters import (
+    digest_of,
+    pack_parameters,
+    unpack_parameters,
+)
 from napari_fedsam.federation.sent import open_sent
 from napari_fedsam.federation.server_app import run_rounds
 from napari_fedsam.federation.site import Site
@@ -27,9 +31,11 @@ from napari_fedsam.federation.site_status import SiteStatus, update_status
 from napari_fedsam.personalization.federation_options import FederationOptions, PrivacyOptions
 from napari_fedsam.personalization.personalised_model import build_personalised_model
 from napari_fedsam.training.evaluation import JUDGED_PROMPTS, Evaluation, ImageResult
+from napari_fedsam.training.local_update import LocalUpdate
 from napari_fedsam.training.update_rounding import expand_update
 from napari_fedsam.training.versions import VersionStore
 
+_NOTHING_DONE = LocalUpdate(samples=2, steps=0, loss=0.0, losses=(), seconds=0.0)
 PLANTED = {
     "scan_key": "SCAN-1.2.840.4711",
     "patient_key": "SMITH^JOHN",
@@ -187,6 +193,40 @@ def ask(site, recipe, start):
         return reply, sent[-1]
 
     return ask
+
+
+def aggregate_of(site):
+    """The shared parameters that the site received last."""
+    return pack_parameters(load_file(newest_version(site) / "shared.safetensors"))
+
+
+def test_a_site_trains_on_from_what_it_has_judged(site, recipe, ask, add_cases, monkeypatch):
+    add_cases(site.site)
+    ask("train")
+    ask("evaluate")
+    started = []
+    monkeypatch.setattr(
+        round_work,
+        "local_update",
+        lambda model, *_, **__: started.append(model.shared_state()) or _NOTHING_DONE,
+    )
+    grid = InProcessGrid(app, {2: site.site})
+
+    def answer(shared):
+        content = {"config": config_record(recipe.hash, 2, digest=digest_of(shared))}
+        message = grid.create_message(RecordDict(content), "train", 2, "2")
+        (reply,) = grid.send_and_receive([message])
+        return reply
+
+    judged = aggregate_of(site)
+    assert not answer(judged).has_error()
+    assert digest_of(pack_parameters(started.pop())) == digest_of(judged)
+    other = {name: value + 1 for name, value in unpack_parameters(judged).items()}
+    assert answer(pack_parameters(other)).error.reason == ReplyCode.PARAMETERS_MISSING
+    assert not started
+    status = SiteStatus.read(site.status)
+    assert status.phase is Phase.WAITING
+    assert "it asked for them" in status.message
 
 
 @pytest.fixture

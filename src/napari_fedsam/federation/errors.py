@@ -27,6 +27,7 @@ class ReplyCode(StrEnum):
     OTHER_ROUND = "other-round"
     UNUSUAL_NORM = "unusual-norm"
     NO_ANSWER = "no-answer"
+    PARAMETERS_MISSING = "parameters-missing"
 
     @property
     def explanation(self) -> str:
@@ -46,6 +47,7 @@ _EXPLANATIONS = {
     ReplyCode.OTHER_ROUND: "the answer belonged to another round",
     ReplyCode.UNUSUAL_NORM: "the update was far larger than is usual, as from a wrong mask or scan",
     ReplyCode.NO_ANSWER: "no answer came before the round's deadline",
+    ReplyCode.PARAMETERS_MISSING: "the site no longer has the parameters that it had received",
 }
 
 

@@ -13,7 +13,7 @@ from napari_fedsam.federation.messages import (
     TRAIN_METRICS,
     config_record,
 )
-from napari_fedsam.federation.packed_parameters import pack_parameters
+from napari_fedsam.federation.packed_parameters import digest_of, pack_parameters
 from napari_fedsam.personalization.personalised_model import PersonalisedModel
 from napari_fedsam.training.update_rounding import round_update
 
@@ -26,10 +26,13 @@ class RoundBytes:
     ----------
     up, down : int
         In bytes, for training and judging together.
+    first_down : int
+        In the site's first round, where it has nothing of the federation's to train from.
     """
 
     up: int
     down: int
+    first_down: int
 
 
 def round_bytes(model: PersonalisedModel) -> RoundBytes:
@@ -43,14 +46,18 @@ def round_bytes(model: PersonalisedModel) -> RoundBytes:
     config = {CONFIG_KEY: config_record(model.recipe.hash, 1)}
     state = model.shared_state()
     shared = {SHARED_KEY: pack_parameters(state)}
+    told = config_record(model.recipe.hash, 1, digest=digest_of(shared[SHARED_KEY]))
     precision = model.recipe.federation.precision
     rounded = state if precision == "float32" else round_update(state, precision)[0]
     update = {SHARED_KEY: pack_parameters(rounded)}
     trained = {METRICS_KEY: MetricRecord(dict.fromkeys(TRAIN_METRICS, 1.0))}
     judged = {METRICS_KEY: MetricRecord(dict.fromkeys(EVALUATE_METRICS, 1.0))}
-    down = 2 * _size({**shared, **config})
+    judging = _size({**shared, **config})
     return RoundBytes(
-        up=_size({**update, **trained, **config}) + _size({**judged, **config}), down=down
+        up=_size({**update, **trained, **config}) + _size({**judged, **config}),
+        # For training, the site has what it has judged in the round before.
+        down=judging + _size({CONFIG_KEY: told}),
+        first_down=2 * judging,
     )
 
 

@@ -11,6 +11,8 @@ from torch import Tensor
 from napari_fedsam.federation.errors import RefusedMessageError, ReplyCode
 from napari_fedsam.federation.packed_parameters import (
     PackingError,
+    digest_of,
+    pack_parameters,
     unpack_parameters,
 )
 from napari_fedsam.training.evaluation import JUDGED_PROMPTS
@@ -21,6 +23,7 @@ METRICS_KEY = "metrics"
 RECIPE_HASH_KEY = "recipe-hash"
 ROUND_KEY = "server-round"
 LEFT_OUT_KEY = "left-out"
+DIGEST_KEY = "shared-digest"
 EXAMPLES_KEY = "num-examples"
 
 TRAIN_METRICS = frozenset({EXAMPLES_KEY, "loss", "seconds"})
@@ -28,12 +31,15 @@ EVALUATE_METRICS = frozenset(
     {EXAMPLES_KEY, "activated", *(f"dice-{kind}" for kind in JUDGED_PROMPTS)}
 )
 
-_INSTRUCTION_KEYS = frozenset({RECIPE_HASH_KEY, ROUND_KEY, LEFT_OUT_KEY})
+_INSTRUCTION_KEYS = frozenset({RECIPE_HASH_KEY, ROUND_KEY, LEFT_OUT_KEY, DIGEST_KEY})
 
 SharedSpec = Mapping[str, tuple[tuple[int, ...], Any]]
+State = dict[str, Tensor]
 
 
-def config_record(recipe_hash: str, round_number: int, *, left_out: str = "") -> ConfigRecord:
+def config_record(
+    recipe_hash: str, round_number: int, *, left_out: str = "", digest: str = ""
+) -> ConfigRecord:
     """Pack the recipe's hash and the number of the round.
 
     Parameters
@@ -43,10 +49,14 @@ def config_record(recipe_hash: str, round_number: int, *, left_out: str = "") ->
         Of the instruction, and of the answer to it.
     left_out : str
         In an instruction: why the site's newest update was left out, as a code.
+    digest : str
+        In an instruction: of the shared parameters, in their place, where the site has them.
     """
     record = ConfigRecord({RECIPE_HASH_KEY: recipe_hash, ROUND_KEY: round_number})
     if left_out:
         record[LEFT_OUT_KEY] = left_out
+    if digest:
+        record[DIGEST_KEY] = digest
     return record
 
 
@@ -104,6 +114,33 @@ def left_out_of(content: RecordDict) -> ReplyCode | None:
     """Return why the coordinator left out this site's newest update, None when it did not."""
     code = content.config_records.get(CONFIG_KEY, ConfigRecord()).get(LEFT_OUT_KEY)
     return ReplyCode(code) if code in set(ReplyCode) else None
+
+
+def shared_or_own(content: RecordDict, own: Mapping[str, Tensor], spec: SharedSpec) -> State:
+    """Return the shared parameters of an instruction, or this site's own where they are the same.
+
+    Parameters
+    ----------
+    content : RecordDict
+    own : mapping of str to Tensor
+        The shared parameters that this site has.
+    spec : mapping of str to (shape, dtype)
+
+    Raises
+    ------
+    RefusedMessageError
+        With code `PARAMETERS_MISSING` when the instruction means others, which it does not hold;
+        or see `read_shared`.
+    """
+    digest = content.config_records.get(CONFIG_KEY, ConfigRecord()).get(DIGEST_KEY)
+    if digest is None or content.array_records:
+        return read_shared(content, spec)
+    if digest != digest_of(pack_parameters(own)):
+        raise RefusedMessageError(
+            ReplyCode.PARAMETERS_MISSING,
+            "This site has other parameters than the coordinator thinks; it asked for them.",
+        )
+    return dict(own)
 
 
 def read_shared(content: RecordDict, spec: SharedSpec) -> dict[str, Tensor]:

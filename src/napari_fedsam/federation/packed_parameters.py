@@ -4,6 +4,7 @@ Flower stores and hands over every array of a message by itself, so hundreds of 
 a round more than their bytes do. All of them travel as one, in the safetensors format.
 """
 
+import hashlib
 from collections.abc import Mapping
 
 import torch
@@ -42,6 +43,11 @@ def pack_parameters(state: Mapping[str, Tensor]) -> ArrayRecord:
     }
     data = save(copies)
     return ArrayRecord({PACKED_KEY: Array("uint8", (len(data),), _FORMAT, data)})
+
+
+def digest_of(record: ArrayRecord) -> str:
+    """Return the SHA-256 of packed parameters; equal parameters have equal digests."""
+    return hashlib.sha256(record[PACKED_KEY].data).hexdigest()
 
 
 def unpack_parameters(record: ArrayRecord) -> dict[str, Tensor]:

@@ -28,7 +28,7 @@ from napari_fedsam.federation.messages import (
     config_record,
     read_metrics,
 )
-from napari_fedsam.federation.packed_parameters import pack_parameters
+from napari_fedsam.federation.packed_parameters import digest_of, pack_parameters
 from napari_fedsam.federation.round_result import RoundResult, SiteRound
 from napari_fedsam.federation.update_checks import (
     check_round,
@@ -97,6 +97,8 @@ class RoundRunner:
         self._current = store.newest(recipe.hash) or Aggregate(dict(initial))
         # What sites were not told yet about updates of theirs.
         self._left_out: dict[str, str] = {}
+        # The sites that have judged the current parameters, and need not be sent them again.
+        self._have_current: set[str] = set()
 
     def run(self, rounds: int, *, may_start: Callable[[], bool] = lambda: True) -> None:
         """Run rounds one after the other while `may_start` allows the next."""
@@ -130,6 +132,7 @@ class RoundRunner:
             self._current if result.aggregated else None,
         )
         if result.aggregated:
+            self._have_current.clear()
             # Sites that came in the meantime judge, too, and thereby receive the model.
             present = sorted(self._grid.get_node_ids())
             self._exchange("evaluate", number, present, sites, _JudgementReader(self, number))
@@ -208,10 +211,18 @@ class RoundRunner:
                 left = left[len(now) :]
             for message_id, site in list(waiting.items()):
                 # One at a time, so that one update at most is in memory.
-                if self._answered(message_id, sites, site, read):
-                    del waiting[message_id]
-                    if kind == "train" and sites[site].bytes_received > _LARGE_ANSWER:
-                        give_back_freed_memory()
+                reply = next(iter(self._grid.pull_messages([message_id])), None)
+                if reply is None:
+                    continue
+                del waiting[message_id]
+                if self._lacks_parameters(reply, site):
+                    left.append(int(site))
+                    continue
+                # It has been told.
+                self._left_out.pop(site, None)
+                sites[site] = self._counted(reply, read(reply, sites[site]))
+                if kind == "train" and sites[site].bytes_received > _LARGE_ANSWER:
+                    give_back_freed_memory()
             if waiting:
                 time.sleep(_POLL_SECONDS)
         for site in (*waiting.values(), *map(str, left)):
@@ -228,12 +239,11 @@ class RoundRunner:
         common: ArrayRecord,
     ) -> dict[str, str]:
         """Send the instructions of some nodes; return the sites by the message to wait for."""
-        ids = self._grid.push_messages(
-            [self._instruction(kind, number, node, common) for node in nodes]
-        )
-        size = sum(len(array.data) for array in common.values())
+        messages = [self._instruction(kind, number, node, common) for node in nodes]
+        sizes = [_size(message) for message in messages]
+        ids = self._grid.push_messages(messages)
         waiting = {}
-        for message_id, site in itertools.zip_longest(ids, map(str, nodes)):
+        for message_id, site, size in itertools.zip_longest(ids, map(str, nodes), sizes):
             known = sites.get(site, SiteRound(node_id=site, name=self._name_of(site)))
             asked = {"bytes_sent": known.bytes_sent + size, f"{kind}_asked": True}
             sites[site] = known.model_copy(update=asked)
@@ -244,27 +254,27 @@ class RoundRunner:
                 sites[site] = sites[site].refused(kind, ReplyCode.FAILED.value)
         return waiting
 
-    def _answered(
-        self,
-        message_id: str,
-        sites: dict[str, SiteRound],
-        site: str,
-        read: "Callable[[Message, SiteRound], SiteRound]",
-    ) -> bool:
-        """Read a site's answer, if it is there."""
-        replies = list(self._grid.pull_messages([message_id]))
-        for reply in replies:
-            sites[site] = self._counted(reply, read(reply, sites[site]))
-        return bool(replies)
+    def _lacks_parameters(self, reply: Message, site: str) -> bool:
+        """Whether a site has to be asked again, for it has lost what it had received."""
+        if site not in self._have_current or not reply.has_error():
+            return False
+        # Whatever is wrong at the site, it is sent them in full the next time.
+        self._have_current.discard(site)
+        return code_of_error(reply) == ReplyCode.PARAMETERS_MISSING.value
 
     def _instruction(self, kind: str, number: int, node: int, common: ArrayRecord) -> Message:
-        own = self._current.own.get(str(node))
+        site = str(node)
+        own = self._current.own.get(site)
+        shared = common if own is None else pack_parameters(own)
+        is_known = kind == "train" and site in self._have_current
         config = config_record(
-            self._recipe.hash, number, left_out=self._left_out.pop(str(node), "")
+            self._recipe.hash,
+            number,
+            left_out=self._left_out.get(site, ""),
+            digest=digest_of(shared) if is_known else "",
         )
-        content = RecordDict(
-            {SHARED_KEY: common if own is None else pack_parameters(own), CONFIG_KEY: config}
-        )
+        arrays = {} if is_known else {SHARED_KEY: shared}
+        content = RecordDict({**arrays, CONFIG_KEY: config})
         # The grid's own default would let Flower answer for a site before the deadline.
         return Message(
             content,
@@ -278,9 +288,13 @@ class RoundRunner:
     def _counted(reply: Message, site: SiteRound) -> SiteRound:
         if not reply.has_content():
             return site
-        records = reply.content.array_records.values()
-        received = sum(len(array.data) for record in records for array in record.values())
-        return site.model_copy(update={"bytes_received": site.bytes_received + received})
+        return site.model_copy(update={"bytes_received": site.bytes_received + _size(reply)})
+
+
+def _size(message: Message) -> int:
+    """Return the bytes of a message's parameters."""
+    records = message.content.array_records.values()
+    return sum(len(array.data) for record in records for array in record.values())
 
 
 class _UpdateReader:
@@ -329,6 +343,7 @@ class _JudgementReader:
             metrics = read_metrics(reply.content, EVALUATE_METRICS)
         except RefusedMessageError as error:
             return site.refused("evaluate", error.code.value)
+        self._runner._have_current.add(site.node_id)
         return site.model_copy(
             update={
                 "held_out": int(metrics[EXAMPLES_KEY]),

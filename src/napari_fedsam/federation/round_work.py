@@ -24,6 +24,7 @@ from napari_fedsam.federation.messages import (
     left_out_of,
     read_shared,
     round_of,
+    shared_or_own,
 )
 from napari_fedsam.federation.packed_parameters import pack_parameters
 from napari_fedsam.federation.privacy import privatise
@@ -115,7 +116,8 @@ def train_round(content: RecordDict, files: SiteFiles) -> RecordDict:
     Parameters
     ----------
     content : RecordDict
-        Shared parameters, recipe hash and number of the round.
+        Shared parameters (or their digest, where this site has them), recipe hash and number of
+        the round.
     files : SiteFiles
         The site's files.
 
@@ -144,7 +146,7 @@ def train_round(content: RecordDict, files: SiteFiles) -> RecordDict:
         )
     _check_settings(files, len(samples))
     model = model_in_training(files.profile_folder, recipe, _models.untrained(recipe))
-    received = read_shared(content, model.shared_spec())
+    received = shared_or_own(content, model.shared_state(), model.shared_spec())
     model.load_shared(received)
     update = local_update(
         model,

@@ -23,8 +23,7 @@ class MethodSummary(BaseModel):
     frozen, shared, local : int
         Parameters of each owner.
     bytes_per_round : int
-        Of shared parameters in float32 that a site sends in a round; nearly twice as many come
-        in, for the average is sent back to be judged and again to be trained on.
+        Of shared parameters in float32 that a site sends in a round, and as many that come in.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -212,9 +212,10 @@ class FederatedRun:
 
         sizes = round_bytes(self.federation.model)
         for number in range(1, self.run.recipe.rounds + 1):
+            down = sizes.first_down if number == 1 else sizes.down
             for site in self._sites:
                 self.tables.add("bytes_up", sizes.up, number=number, site=site.name)
-                self.tables.add("bytes_down", sizes.down, number=number, site=site.name)
+                self.tables.add("bytes_down", down, number=number, site=site.name)
 
     def _model_of(self, site: str) -> PersonalisedModel:
         if site == self.run.unseen:

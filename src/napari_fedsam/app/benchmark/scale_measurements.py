@@ -58,7 +58,7 @@ class ScaleResult:
         simulation, the longest training in the deployment, where all train at once, and none
         where only the coordinator works.
     bytes_up, bytes_down : int
-        Of a round, as serialised, over all sites.
+        Of a round, as serialised, over all sites; in the first, nearly twice as many come down.
     peak_mib : float
         Of the ServerApp's process; in the simulation that is SuperLink's, too.
     first_round_mib, last_round_mib : float
