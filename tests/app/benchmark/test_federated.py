@@ -204,8 +204,9 @@ def test_a_variant_is_a_method_with_other_options(manifest, tmp_path) -> None:
 
 
 def test_the_apps_give_the_same_numbers_as_the_plain_loop(manifest, tmp_path) -> None:
-    direct = run(manifest, tmp_path / "direct", ("pfedsam",), rounds=1)
-    through = run(manifest, tmp_path / "apps", ("pfedsam",), rounds=1, engine="inprocess")
+    # In the second round sites go on from what they have judged in the first.
+    direct = run(manifest, tmp_path / "direct", ("pfedsam",), rounds=2)
+    through = run(manifest, tmp_path / "apps", ("pfedsam",), rounds=2, engine="inprocess")
     assert same_dice(direct, through)
 
 
