@@ -54,7 +54,7 @@ def test_equal_parameters_make_equal_messages():
 
 def instruction_for(parameters, *, with_them: bool) -> RecordDict:
     packed = pack_parameters(parameters)
-    content = {"config": config_record("a" * 64, 2, digest=digest_of(packed))}
+    content = {"config": config_record("a" * 64, 2, digest=digest_of(parameters))}
     return RecordDict({**content, **({"shared": packed} if with_them else {})})
 
 

@@ -95,7 +95,7 @@ def app_with(received=None, **odd):
         sent = "shared" in message.content.array_records
         own = kept.get(context.node_id)
         if own is not None and message.content["config"].get(DIGEST_KEY) == digest_of(own):
-            message.content["shared"] = own
+            message.content["shared"] = pack_parameters(own)
         there = "shared" in message.content.array_records
         w = received_by(message).numpy() if there else None
         kind = message.metadata.message_type
@@ -116,7 +116,7 @@ def app_with(received=None, **odd):
     def evaluate(message, context):
         w = note(message, context)
         if context.node_config["site-folder"] != "forgetful":
-            kept[context.node_id] = message.content["shared"]
+            kept[context.node_id] = unpack_parameters(message.content["shared"])
         return judgement(message, cases=context.node_id, dice=abs(float(w[0])) / 100)
 
     return app
@@ -219,6 +219,18 @@ def test_a_site_that_keeps_asking_for_it_is_left_out(tmp_path, agreed):
         assert [(site.node_id, site.code) for site in result.refused] == [
             ("4", "parameters-missing")
         ]
+
+
+def test_a_coordinator_that_is_started_again_knows_what_sites_have_judged(tmp_path, agreed):
+    received, recipe = [], agreed()
+    app = app_with(received, c=lambda m: update(m, 4.0, 1))
+    run(tmp_path, recipe, app, {2: "a", 3: "b"})
+    store = run(tmp_path, recipe, app, {2: "a", 3: "b", 4: "c"})
+    assert instructions(received, 2) == [True, False]
+    # A newcomer.
+    assert instructions(received, 4) == [True]
+    assert store.have_newest(recipe.hash) == {"2", "3", "4"}
+    assert store.have_newest("b" * 64) == set()
 
 
 def test_rounds_go_on_from_the_newest_checkpoint(tmp_path, agreed):
@@ -449,6 +461,17 @@ def test_a_round_goes_on_at_its_deadline_without_those_who_did_not_answer(tmp_pa
 
 
 @pytest.mark.faults
+def test_a_site_is_sent_what_it_has_lost_while_others_are_still_at_work(tmp_path, agreed):
+    recipe = agreed(deadline_minutes=0.05)
+    app = app_with(c=lambda m: update(m, 4.0, 1))
+    sites = {2: "a", 3: "forgetful", 4: "c"}
+    run(tmp_path, recipe, app, sites)
+    grid = SlowGrid(app, sites, silent=[4])
+    (_, result) = run(tmp_path, recipe, None, {}, grid=grid).results()
+    assert result.updates == 2
+    assert [(site.node_id, site.code) for site in result.refused] == [("4", "no-answer")]
+
+
 class CountingGrid(InProcessGrid):
     """Counts the messages that are under way."""
 

@@ -118,6 +118,13 @@ class CheckpointStore:
                 return self._load(result)
         return None
 
+    def have_newest(self, recipe_hash: str) -> set[str]:
+        """Return the sites that have received, and judged, what `newest` returns."""
+        for result in reversed(self.results()):
+            if result.aggregated and result.recipe_hash == recipe_hash:
+                return {site.node_id for site in result.sites if site.judged}
+        return set()
+
     def _load(self, result: RoundResult) -> Aggregate:
         folder = self._round_folder(result.round)
         path = folder / _ARRAYS

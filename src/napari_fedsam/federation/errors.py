@@ -21,13 +21,13 @@ class ReplyCode(StrEnum):
     TOO_FEW_CASES = "too-few-cases"
     NOT_IN_FEDERATION = "not-in-federation"
     DECLINED = "declined"
+    PARAMETERS_MISSING = "parameters-missing"
     FAILED = "failed"
     REFUSED_BUNDLE = "refused-bundle"
     REFUSED_REQUEST = "refused-request"
     OTHER_ROUND = "other-round"
     UNUSUAL_NORM = "unusual-norm"
     NO_ANSWER = "no-answer"
-    PARAMETERS_MISSING = "parameters-missing"
 
     @property
     def explanation(self) -> str:
@@ -41,13 +41,13 @@ _EXPLANATIONS = {
     ReplyCode.TOO_FEW_CASES: "the site has fewer training cases than the recipe asks for",
     ReplyCode.NOT_IN_FEDERATION: "the site has imported no invitation",
     ReplyCode.DECLINED: "the site is paused, trains at other times, or waits for more new cases",
+    ReplyCode.PARAMETERS_MISSING: "the site has other parameters than those it had received",
     ReplyCode.FAILED: "the round failed at the site, whose log says why",
     ReplyCode.REFUSED_BUNDLE: "the site was sent program code that it had not agreed to",
     ReplyCode.REFUSED_REQUEST: "the site was asked for something that is not in the recipe",
     ReplyCode.OTHER_ROUND: "the answer belonged to another round",
     ReplyCode.UNUSUAL_NORM: "the update was far larger than is usual, as from a wrong mask or scan",
     ReplyCode.NO_ANSWER: "no answer came before the round's deadline",
-    ReplyCode.PARAMETERS_MISSING: "the site no longer has the parameters that it had received",
 }
 
 

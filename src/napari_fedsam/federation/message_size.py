@@ -27,7 +27,7 @@ class RoundBytes:
     up, down : int
         In bytes, for training and judging together.
     first_down : int
-        In the site's first round, where it has nothing of the federation's to train from.
+        Where the site did not judge the round before.
     """
 
     up: int
@@ -46,7 +46,7 @@ def round_bytes(model: PersonalisedModel) -> RoundBytes:
     config = {CONFIG_KEY: config_record(model.recipe.hash, 1)}
     state = model.shared_state()
     shared = {SHARED_KEY: pack_parameters(state)}
-    told = config_record(model.recipe.hash, 1, digest=digest_of(shared[SHARED_KEY]))
+    told = config_record(model.recipe.hash, 1, digest=digest_of(state))
     precision = model.recipe.federation.precision
     rounded = state if precision == "float32" else round_update(state, precision)[0]
     update = {SHARED_KEY: pack_parameters(rounded)}
@@ -55,7 +55,7 @@ def round_bytes(model: PersonalisedModel) -> RoundBytes:
     judging = _size({**shared, **config})
     return RoundBytes(
         up=_size({**update, **trained, **config}) + _size({**judged, **config}),
-        # For training, the site has what it has judged in the round before.
+        # For training, a site has what it has judged in the round before.
         down=judging + _size({CONFIG_KEY: told}),
         first_down=2 * judging,
     )

@@ -12,7 +12,6 @@ from napari_fedsam.federation.errors import RefusedMessageError, ReplyCode
 from napari_fedsam.federation.packed_parameters import (
     PackingError,
     digest_of,
-    pack_parameters,
     unpack_parameters,
 )
 from napari_fedsam.training.evaluation import JUDGED_PROMPTS
@@ -135,7 +134,7 @@ def shared_or_own(content: RecordDict, own: Mapping[str, Tensor], spec: SharedSp
     digest = content.config_records.get(CONFIG_KEY, ConfigRecord()).get(DIGEST_KEY)
     if digest is None or content.array_records:
         return read_shared(content, spec)
-    if digest != digest_of(pack_parameters(own)):
+    if digest != digest_of(own):
         raise RefusedMessageError(
             ReplyCode.PARAMETERS_MISSING,
             "This site has other parameters than the coordinator thinks; it asked for them.",

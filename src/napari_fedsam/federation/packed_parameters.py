@@ -45,9 +45,14 @@ def pack_parameters(state: Mapping[str, Tensor]) -> ArrayRecord:
     return ArrayRecord({PACKED_KEY: Array("uint8", (len(data),), _FORMAT, data)})
 
 
-def digest_of(record: ArrayRecord) -> str:
-    """Return the SHA-256 of packed parameters; equal parameters have equal digests."""
-    return hashlib.sha256(record[PACKED_KEY].data).hexdigest()
+def digest_of(state: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of parameters: their names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.numpy().data)
+    return digest.hexdigest()
 
 
 def unpack_parameters(record: ArrayRecord) -> dict[str, Tensor]:

@@ -62,6 +62,11 @@ class SiteRound(BaseModel):
         return self.train_asked and not self.code
 
     @property
+    def judged(self) -> bool:
+        """Whether it has judged the round's model."""
+        return self.evaluate_asked and not self.judgement_code
+
+    @property
     def mean_dice(self) -> float | None:
         """Mean over the kinds of prompt, None without held-out cases."""
         return math.fsum(self.dice.values()) / len(self.dice) if self.held_out else None

@@ -3,6 +3,8 @@
 import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, Self
 
 import numpy as np
 from flwr.app import ArrayRecord, Message, RecordDict
@@ -46,6 +48,8 @@ from napari_fedsam.training.update_rounding import expand_update, rounded_spec
 _POLL_SECONDS = 0.5
 # In bytes; smaller ones are not worth the search for cycles of references.
 _LARGE_ANSWER = 2**20
+
+_Answer = Literal["none", "read", "asks for parameters"]
 
 
 class RoundRunner:
@@ -97,8 +101,8 @@ class RoundRunner:
         self._current = store.newest(recipe.hash) or Aggregate(dict(initial))
         # What sites were not told yet about updates of theirs.
         self._left_out: dict[str, str] = {}
-        # The sites that have judged the current parameters, and need not be sent them again.
-        self._have_current: set[str] = set()
+        # Sites that need not be sent the current parameters again; if they do, they say so.
+        self._have_current = store.have_newest(recipe.hash)
 
     def run(self, rounds: int, *, may_start: Callable[[], bool] = lambda: True) -> None:
         """Run rounds one after the other while `may_start` allows the next."""
@@ -201,27 +205,23 @@ class RoundRunner:
     ) -> None:
         """Send one instruction to each node, and read the answers one at a time."""
         deadline = time.monotonic() + 60 * self._options.deadline_minutes
-        common = pack_parameters(self._current.shared)
+        common = _Packed.of(self._current.shared)
         left = list(nodes)
         waiting: dict[str, str] = {}
         while (left or waiting) and time.monotonic() < deadline:
-            now = left[: (self._at_once or len(left)) - len(waiting)]
+            now = left if self._at_once is None else left[: self._at_once - len(waiting)]
             if now:
                 waiting |= self._ask(kind, number, now, sites, common)
                 left = left[len(now) :]
             for message_id, site in list(waiting.items()):
                 # One at a time, so that one update at most is in memory.
-                reply = next(iter(self._grid.pull_messages([message_id])), None)
-                if reply is None:
+                answer = self._answer_of(site, message_id, sites, read)
+                if answer == "none":
                     continue
                 del waiting[message_id]
-                if self._lacks_parameters(reply, site):
+                if answer == "asks for parameters":
                     left.append(int(site))
-                    continue
-                # It has been told.
-                self._left_out.pop(site, None)
-                sites[site] = self._counted(reply, read(reply, sites[site]))
-                if kind == "train" and sites[site].bytes_received > _LARGE_ANSWER:
+                elif kind == "train" and sites[site].bytes_received > _LARGE_ANSWER:
                     give_back_freed_memory()
             if waiting:
                 time.sleep(_POLL_SECONDS)
@@ -236,7 +236,7 @@ class RoundRunner:
         number: int,
         nodes: list[int],
         sites: dict[str, SiteRound],
-        common: ArrayRecord,
+        common: "_Packed",
     ) -> dict[str, str]:
         """Send the instructions of some nodes; return the sites by the message to wait for."""
         messages = [self._instruction(kind, number, node, common) for node in nodes]
@@ -254,26 +254,39 @@ class RoundRunner:
                 sites[site] = sites[site].refused(kind, ReplyCode.FAILED.value)
         return waiting
 
-    def _lacks_parameters(self, reply: Message, site: str) -> bool:
-        """Whether a site has to be asked again, for it has lost what it had received."""
-        if site not in self._have_current or not reply.has_error():
-            return False
-        # Whatever is wrong at the site, it is sent them in full the next time.
-        self._have_current.discard(site)
-        return code_of_error(reply) == ReplyCode.PARAMETERS_MISSING.value
+    def _answer_of(
+        self,
+        site: str,
+        message_id: str,
+        sites: dict[str, SiteRound],
+        read: "Callable[[Message, SiteRound], SiteRound]",
+    ) -> "_Answer":
+        """Read a site's answer, if it is there, and let go of it."""
+        reply = next(iter(self._grid.pull_messages([message_id])), None)
+        if reply is None:
+            return "none"
+        code = code_of_error(reply) if reply.has_error() else ""
+        if site in self._have_current and code == ReplyCode.PARAMETERS_MISSING.value:
+            self._have_current.discard(site)
+            return "asks for parameters"
+        if code != ReplyCode.NO_ANSWER.value:
+            # It has been told.
+            self._left_out.pop(site, None)
+        sites[site] = self._counted(reply, read(reply, sites[site]))
+        return "read"
 
-    def _instruction(self, kind: str, number: int, node: int, common: ArrayRecord) -> Message:
+    def _instruction(self, kind: str, number: int, node: int, common: "_Packed") -> Message:
         site = str(node)
         own = self._current.own.get(site)
-        shared = common if own is None else pack_parameters(own)
+        shared = common if own is None else _Packed.of(own)
         is_known = kind == "train" and site in self._have_current
         config = config_record(
             self._recipe.hash,
             number,
             left_out=self._left_out.get(site, ""),
-            digest=digest_of(shared) if is_known else "",
+            digest=shared.digest if is_known else "",
         )
-        arrays = {} if is_known else {SHARED_KEY: shared}
+        arrays = {} if is_known else {SHARED_KEY: shared.record}
         content = RecordDict({**arrays, CONFIG_KEY: config})
         # The grid's own default would let Flower answer for a site before the deadline.
         return Message(
@@ -289,6 +302,18 @@ class RoundRunner:
         if not reply.has_content():
             return site
         return site.model_copy(update={"bytes_received": site.bytes_received + _size(reply)})
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """Parameters ready to be sent, and the digest that is sent to those who have them."""
+
+    record: ArrayRecord
+    digest: str
+
+    @classmethod
+    def of(cls, state: Mapping[str, Tensor]) -> Self:
+        return cls(pack_parameters(state), digest_of(state))
 
 
 def _size(message: Message) -> int:

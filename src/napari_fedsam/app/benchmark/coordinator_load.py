@@ -13,15 +13,21 @@ from pathlib import Path
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from napari_fedsam.federation.errors import FederationError
 from napari_fedsam.federation.in_process import InProcessGrid
 from napari_fedsam.federation.messages import (
     CONFIG_KEY,
+    DIGEST_KEY,
     EVALUATE_METRICS,
     METRICS_KEY,
     SHARED_KEY,
     TRAIN_METRICS,
 )
-from napari_fedsam.federation.packed_parameters import pack_parameters, unpack_parameters
+from napari_fedsam.federation.packed_parameters import (
+    digest_of,
+    pack_parameters,
+    unpack_parameters,
+)
 from napari_fedsam.federation.server_app import run_rounds
 
 _FIRST_NODE = 2
@@ -36,6 +42,8 @@ _judged: dict[str, ArrayRecord] = {}
 def train(message: Message, _context: Context) -> Message:
     """Answer with what was sent, a little changed."""
     sent = unpack_parameters({**_judged, **message.content.array_records}[SHARED_KEY])
+    if message.content[CONFIG_KEY].get(DIGEST_KEY) not in (None, digest_of(sent)):
+        raise FederationError("The digest is not of the parameters that were judged.")
     changed = {name: tensor + _CHANGE for name, tensor in sent.items()}
     return _reply(message, TRAIN_METRICS, {SHARED_KEY: pack_parameters(changed)})
 
