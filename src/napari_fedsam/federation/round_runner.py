@@ -102,7 +102,7 @@ class RoundRunner:
         # What sites were not told yet about updates of theirs.
         self._left_out: dict[str, str] = {}
         # Sites that need not be sent the current parameters again; if they do, they say so.
-        self._have_current = store.have_newest(recipe.hash)
+        self._have_current: set[str] = set()
 
     def run(self, rounds: int, *, may_start: Callable[[], bool] = lambda: True) -> None:
         """Run rounds one after the other while `may_start` allows the next."""
@@ -123,6 +123,7 @@ class RoundRunner:
     def _run_round(self, nodes: list[int]) -> None:
         started = time.monotonic()
         number = self._store.next_round()
+        self._have_current = self._store.have_newest(self._recipe.hash)
         sites: dict[str, SiteRound] = {}
         updates = UpdateFolder(self._store.arrivals, self._layout.size)
         try:
@@ -136,7 +137,6 @@ class RoundRunner:
             self._current if result.aggregated else None,
         )
         if result.aggregated:
-            self._have_current.clear()
             # Sites that came in the meantime judge, too, and thereby receive the model.
             present = sorted(self._grid.get_node_ids())
             self._exchange("evaluate", number, present, sites, _JudgementReader(self, number))
@@ -368,7 +368,6 @@ class _JudgementReader:
             metrics = read_metrics(reply.content, EVALUATE_METRICS)
         except RefusedMessageError as error:
             return site.refused("evaluate", error.code.value)
-        self._runner._have_current.add(site.node_id)
         return site.model_copy(
             update={
                 "held_out": int(metrics[EXAMPLES_KEY]),
