@@ -113,17 +113,19 @@ class CheckpointStore:
         FederationError
             When the file of the shared parameters does not match its checksum.
         """
-        for result in reversed(self.results()):
-            if result.aggregated and result.recipe_hash == recipe_hash:
-                return self._load(result)
-        return None
+        result = self._newest_aggregated(recipe_hash)
+        return None if result is None else self._load(result)
 
     def have_newest(self, recipe_hash: str) -> set[str]:
         """Return the sites that have received, and judged, what `newest` returns."""
+        result = self._newest_aggregated(recipe_hash)
+        return set() if result is None else {s.node_id for s in result.sites if s.judged}
+
+    def _newest_aggregated(self, recipe_hash: str) -> RoundResult | None:
         for result in reversed(self.results()):
             if result.aggregated and result.recipe_hash == recipe_hash:
-                return {site.node_id for site in result.sites if site.judged}
-        return set()
+                return result
+        return None
 
     def _load(self, result: RoundResult) -> Aggregate:
         folder = self._round_folder(result.round)

@@ -33,7 +33,6 @@ EVALUATE_METRICS = frozenset(
 _INSTRUCTION_KEYS = frozenset({RECIPE_HASH_KEY, ROUND_KEY, LEFT_OUT_KEY, DIGEST_KEY})
 
 SharedSpec = Mapping[str, tuple[tuple[int, ...], Any]]
-State = dict[str, Tensor]
 
 
 def config_record(
@@ -115,7 +114,9 @@ def left_out_of(content: RecordDict) -> ReplyCode | None:
     return ReplyCode(code) if code in set(ReplyCode) else None
 
 
-def shared_or_own(content: RecordDict, own: Mapping[str, Tensor], spec: SharedSpec) -> State:
+def shared_or_own(
+    content: RecordDict, own: Mapping[str, Tensor], spec: SharedSpec
+) -> dict[str, Tensor]:
     """Return the shared parameters of an instruction, or this site's own where they are the same.
 
     Parameters
