@@ -8,11 +8,13 @@ from napari_fedsam.cases.case import Structure
 from napari_fedsam.personalization import Recipe, TrainingOptions
 from napari_fedsam.personalization.federation_options import FederationOptions
 from napari_fedsam.training.aggregation import (
-    apply_mean,
+    add_update,
     case_weights,
     similarity_weights,
     update_between,
+    weighted_mean,
 )
+from napari_fedsam.training.errors import TrainingError
 from napari_fedsam.training.feature_cache import FeatureCache
 from napari_fedsam.training.local_update import local_update
 from napari_fedsam.training.simulated_federation import SimulatedFederation, SimulatedSite
@@ -40,7 +42,7 @@ def cache():
 
 @pytest.fixture
 def federate(sites, cache):
-    def build(method="pfedsam", precision="float32"):
+    def build(method="pfedsam", minimum_sites=2, **federation):
         options = TrainingOptions(epochs=1, batch_size=1, augmentations=0)
         recipe = Recipe(
             name="Polyps",
@@ -48,7 +50,8 @@ def federate(sites, cache):
             structures=(POLYP,),
             training=options,
             rounds=2,
-            federation=FederationOptions(precision=precision),
+            minimum_sites=minimum_sites,
+            federation=FederationOptions(**federation),
         )
         return SimulatedFederation(recipe, sites, CPU, cache)
 
@@ -59,7 +62,7 @@ def test_the_average_is_weighted_by_hand() -> None:
     start = {"w": torch.tensor([1.0, 1.0])}
     trained = [{"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([4.0, 8.0])}]
     updates = [update_between(start, state) for state in trained]
-    average = apply_mean(start, updates, case_weights([2, 1]))
+    average = add_update(start, weighted_mean(updates, case_weights([2, 1])))
     torch.testing.assert_close(average["w"], torch.tensor([2.0, 4.0]))
     assert average["w"].dtype == torch.float32
 
@@ -82,7 +85,7 @@ def test_a_round_averages_what_the_sites_trained(federate, sites, cache) -> None
         model.load_shared(start)
         local_update(model, site.train, seed=1, cache=cache)
         updates.append(update_between(start, model.shared_state()))
-    expected = apply_mean(start, updates, case_weights([2, 1]))
+    expected = add_update(start, weighted_mean(updates, case_weights([2, 1])))
     assert equal(federation.shared["north"], expected)
     assert equal(federation.shared["south"], expected)
     assert not equal(expected, start)
@@ -97,7 +100,7 @@ def test_rounding_of_updates_is_made_up_for_in_the_next_round(federate) -> None:
     assert not equal(one, other)
     for name, value in other.items():
         left = sum(
-            w * federation._left_over[s][name] for s, w in (("north", 2 / 3), ("south", 1 / 3))
+            w * federation.left_over[s][name] for s, w in (("north", 2 / 3), ("south", 1 / 3))
         )
         torch.testing.assert_close(one[name] + left, value, rtol=1e-4, atol=1e-6)
 
@@ -138,6 +141,26 @@ def test_similar_sites_get_averages_of_their_own(federate) -> None:
     federation = federate(method="fedsca")
     federation.run_round(1)
     assert not equal(federation.shared["north"], federation.shared["south"])
+
+
+def test_similar_sites_get_an_average_of_what_the_others_hold(federate) -> None:
+    federation = federate(method="fedsca")
+    name = next(iter(federation.shared["north"]))
+    held = {site: {name: torch.tensor([value])} for site, value in (("north", 1.0), ("south", 5.0))}
+    federation.shared = held
+    combined = federation._combined({site: {name: held[site][name] + 3} for site in held})
+    # Their updates are the same, so that both count by their cases: two and one.
+    for site in held:
+        torch.testing.assert_close(combined[site][name], torch.tensor([7 / 3 + 3]))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"aggregation": "median"}, {"weights": "equal"}, {"case_cap": 3}, {"norm_limit": 2.0}],
+)
+def test_an_exchange_that_only_the_apps_have_is_refused(federate, options) -> None:
+    with pytest.raises(TrainingError, match=f"federation.{next(iter(options))} has no effect"):
+        federate(minimum_sites=3, **options)
 
 
 def test_fine_tuning_comes_after_the_last_round_only(federate) -> None:

@@ -14,24 +14,28 @@ def update_between(before: State, after: State) -> State:
     return {name: after[name] - before[name] for name in before}
 
 
-def apply_mean(start: State, updates: Sequence[State], weights: Sequence[float]) -> State:
-    """Return parameters plus the weighted mean of updates (McMahan et al. 2017, 1602.05629).
+def weighted_mean(states: Sequence[State], weights: Sequence[float]) -> State:
+    """Return the weighted mean of parameters or updates (McMahan et al. 2017, 1602.05629).
 
     Parameters
     ----------
-    start : dict of str to float32 tensor
-    updates : sequence of dict of str to float32 tensor
+    states : sequence of dict of str to float32 tensor
         With the same names and shapes.
     weights : sequence of float
         One for each, summing to 1.
     """
-    combined: State = {}
-    for name, value in start.items():
-        mean = torch.zeros_like(value, dtype=torch.float64)
-        for update, weight in zip(updates, weights, strict=True):
-            mean += update[name] * weight
-        combined[name] = value + mean.float()
-    return combined
+    means: State = {}
+    for name, first in states[0].items():
+        mean = torch.zeros_like(first, dtype=torch.float64)
+        for state, weight in zip(states, weights, strict=True):
+            mean += state[name] * weight
+        means[name] = mean.float()
+    return means
+
+
+def add_update(start: State, update: State, times: float = 1.0) -> State:
+    """Return parameters plus an update taken `times` times."""
+    return {name: value + times * update[name] for name, value in start.items()}
 
 
 def case_weights(cases: Sequence[int]) -> list[float]:

@@ -1,7 +1,7 @@
 """A federation of simulated sites in this process, without any transport.
 
-The sites do what the ClientApp does in a round, and the combination is that of the ServerApp; it
-needs neither Flower nor a disk, so that experiments run wherever torch does.
+The sites do what the ClientApp does in a round, and are averaged as the ServerApp does by default;
+it needs neither Flower nor a disk, so that experiments run wherever torch does.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from napari_fedsam.personalization.federation_options import FederationOptions
 from napari_fedsam.personalization.personalised_model import (
     PersonalisedModel,
     State,
@@ -16,11 +17,13 @@ from napari_fedsam.personalization.personalised_model import (
 )
 from napari_fedsam.personalization.recipe import Recipe
 from napari_fedsam.training.aggregation import (
-    apply_mean,
+    add_update,
     case_weights,
     similarity_weights,
     update_between,
+    weighted_mean,
 )
+from napari_fedsam.training.errors import TrainingError
 from napari_fedsam.training.feature_cache import FeatureCache
 from napari_fedsam.training.local_update import Moment, local_update
 from napari_fedsam.training.progress import Progress
@@ -52,6 +55,11 @@ class SimulatedFederation:
     sites : sequence of SimulatedSite
     device : torch.device
     cache : FeatureCache
+
+    Raises
+    ------
+    TrainingError
+        When the recipe's sites are not to be averaged by their cases.
     """
 
     def __init__(
@@ -61,6 +69,7 @@ class SimulatedFederation:
         device: torch.device,
         cache: FeatureCache,
     ) -> None:
+        _check_exchange(recipe.federation)
         self.recipe = recipe
         self.sites = list(sites)
         self.device = device
@@ -70,7 +79,7 @@ class SimulatedFederation:
         self.shared: dict[str, State] = {site.name: shared for site in sites}
         self.local: dict[str, State] = {site.name: local for site in sites}
         # What rounding of the sites' updates has lost so far.
-        self._left_over: dict[str, State] = {}
+        self.left_over: dict[str, State] = {}
         self._trainers = self.sites
         if self.model.method.pooled:
             everything = [sample for site in sites for sample in site.train]
@@ -133,7 +142,7 @@ class SimulatedFederation:
         precision = self.recipe.federation.precision
         if precision == "float32":
             return update
-        sent, self._left_over[site] = round_update(update, precision, self._left_over.get(site))
+        sent, self.left_over[site] = round_update(update, precision, self.left_over.get(site))
         return expand_update(sent)
 
     def _combined(self, trained: Mapping[str, State]) -> dict[str, State]:
@@ -142,9 +151,21 @@ class SimulatedFederation:
         weights = case_weights([len(site.train) for site in self._trainers])
         if self.model.method.aggregation == "similarity":
             rows = similarity_weights(updates, weights)
+            starts = [self.shared[name] for name in names]
             return {
-                name: apply_mean(self.shared[name], updates, row)
+                name: add_update(weighted_mean(starts, row), weighted_mean(updates, row))
                 for name, row in zip(names, rows, strict=True)
             }
-        average = apply_mean(self.shared[names[0]], updates, weights)
+        average = add_update(self.shared[names[0]], weighted_mean(updates, weights))
         return {site.name: average for site in self.sites}
+
+
+def _check_exchange(options: FederationOptions) -> None:
+    """Refuse what only the ServerApp does, so that nothing is measured under a wrong name."""
+    usual = FederationOptions()
+    for name in ("aggregation", "weights", "case_cap", "norm_limit", "privacy"):
+        if getattr(options, name) != getattr(usual, name):
+            raise TrainingError(
+                f"Without Flower federation.{name} has no effect: leave it out, or choose the "
+                "engine 'inprocess'."
+            )

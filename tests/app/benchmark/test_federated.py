@@ -7,6 +7,8 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from napari_fedsam.app.benchmark import federated
@@ -149,7 +151,66 @@ def test_an_interrupted_run_goes_on_with_the_same_numbers(manifest, tmp_path, do
     assert not (tmp_path / "unfinished" / "disc-lora_fedavg-seed0").exists()
 
 
-def test_an_interrupted_run_begins_anew_when_told(manifest, tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"split": "val"}, '"test" there and "val" here'),
+        ({"rounds": 3}, "recipe.rounds is 2 there and 3 here"),
+        (
+            {"config": QUICK.model_copy(update={"training": {"epochs": 2}})},
+            "training.augmentations",
+        ),
+    ],
+)
+def test_runs_of_other_settings_are_not_taken_for_the_same(
+    done, manifest, changes, difference
+) -> None:
+    before = done._folder.joinpath("results.csv").read_bytes()
+    for method in ("local", "lora_fedavg"):
+        with pytest.raises(FedSamError, match=f"finished run disc-{method}-seed0") as caught:
+            run(manifest, done._folder, (method,), **changes)
+        assert difference in str(caught.value)
+    assert done._folder.joinpath("results.csv").read_bytes() == before
+
+
+def test_an_interrupted_run_is_not_gone_on_with_under_other_settings(manifest, tmp_path) -> None:
+    def interrupt(_line):
+        raise KeyboardInterrupt
+
+    for precision in ("int8", "float16"):
+        config = ExperimentConfig.model_validate(
+            QUICK.model_dump()
+            | {"methods": {"lora_fedavg": {"federation": {"precision": precision}}}}
+        )
+        expected = KeyboardInterrupt if precision == "int8" else FedSamError
+        with pytest.raises(expected) as caught:
+            run(manifest, tmp_path, config=config, tell=interrupt)
+    assert "federation.precision" in str(caught.value)
+    assert "--no-resume" in str(caught.value)
+
+
+def test_what_rounding_lost_outlives_an_interruption(manifest, tmp_path) -> None:
+    config = ExperimentConfig.model_validate(
+        QUICK.model_dump() | {"methods": {"lora_fedavg": {"federation": {"precision": "int8"}}}}
+    )
+
+    def interrupt(_line):
+        raise KeyboardInterrupt
+
+    whole = run(manifest, tmp_path / "whole", config=config, save_models=True)
+    with pytest.raises(KeyboardInterrupt):
+        run(manifest, tmp_path / "parts", config=config, tell=interrupt, save_models=True)
+    parts = run(manifest, tmp_path / "parts", config=config, save_models=True)
+    kept = [
+        next((folder._folder / "models" / "disc-lora_fedavg-seed0").rglob("shared*.safetensors"))
+        for folder in (whole, parts)
+    ]
+    first, second = (load_file(path) for path in kept)
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+@pytest.mark.parametrize("engine", ["direct", "inprocess"])
+def test_an_interrupted_run_begins_anew_when_told(manifest, tmp_path, engine) -> None:
     told = []
 
     def interrupt(line):
@@ -158,7 +219,7 @@ def test_an_interrupted_run_begins_anew_when_told(manifest, tmp_path) -> None:
 
     for resume in (True, False):
         with pytest.raises(KeyboardInterrupt):
-            run(manifest, tmp_path, tell=interrupt, resume=resume)
+            run(manifest, tmp_path, tell=interrupt, resume=resume, engine=engine)
     assert ["round 1" in line for line in told] == [True, True]
 
 
@@ -184,6 +245,9 @@ def test_an_unseen_site_is_measured_and_not_trained_on(manifest, tmp_path) -> No
         assert list(facts["train_images"]) != list(facts["measured_images"])
         assert facts["run"]["unseen"] in name
     assert {site for _, site, _ in values(folder, "dice", prompt="none")} == {"north", "south"}
+    # What belongs to a run has its site, so that runs do not take each other's rows.
+    assert {row.site for row in folder.tables()[0]} == {"north", "south"}
+    assert len(values(folder, "seconds")) == 2
 
 
 def test_a_variant_is_a_method_with_other_options(manifest, tmp_path) -> None:
@@ -203,11 +267,24 @@ def test_a_variant_is_a_method_with_other_options(manifest, tmp_path) -> None:
     assert (recipe["method"], recipe["options"]["decoder"]) == ("pfedsam", "frozen")
 
 
-def test_the_apps_give_the_same_numbers_as_the_plain_loop(manifest, tmp_path) -> None:
+@pytest.mark.parametrize("method", ["pfedsam", "fedsca"])
+def test_the_apps_give_the_same_numbers_as_the_plain_loop(manifest, tmp_path, method) -> None:
     # In the second round sites go on from what they have judged in the first.
-    direct = run(manifest, tmp_path / "direct", ("pfedsam",), rounds=2)
-    through = run(manifest, tmp_path / "apps", ("pfedsam",), rounds=2, engine="inprocess")
+    direct = run(manifest, tmp_path / "direct", (method,), rounds=2)
+    through = run(manifest, tmp_path / "apps", (method,), rounds=2, engine="inprocess")
     assert same_dice(direct, through)
+
+
+def test_a_round_that_the_apps_had_averaged_is_not_repeated(manifest, tmp_path) -> None:
+    def interrupt(*_args):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(federated.FederatedRun, "_measure_prompts", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(manifest, tmp_path, engine="inprocess")
+    with pytest.raises(FedSamError, match="Round 1 was interrupted.*--no-resume"):
+        run(manifest, tmp_path, engine="inprocess")
 
 
 def test_ray_gives_the_same_numbers_as_the_plain_loop(manifest, tmp_path) -> None:
@@ -327,6 +404,10 @@ def test_kept_models_are_measured_again_without_training(done, manifest, tmp_pat
     )
     assert told == ["disc-local-seed0 measured again"]
     after = ResultsFolder(folder)
+    assert sorted(map(repr, after.tables()[0])) == sorted(map(repr, rows[0]))
+    assert sorted(map(repr, after.tables()[1])) == sorted(map(repr, rows[1]))
+    run(manifest, folder, ("local",), again=True)
+    # What is not measured now stays as it was.
     assert sorted(map(repr, after.tables()[0])) == sorted(map(repr, rows[0]))
     assert sorted(map(repr, after.tables()[1])) == sorted(map(repr, rows[1]))
     assert after.runs["disc-local-seed0"]["seconds"] == before.runs["disc-local-seed0"]["seconds"]

@@ -1,28 +1,28 @@
 """Runs of `napari-fedsam benchmark federated`: train by a method, measure at every site."""
 
 import itertools
-import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from napari_fedsam.app.benchmark.environment import environment
 from napari_fedsam.app.benchmark.experiment import TrainedRun
 from napari_fedsam.app.benchmark.measuring import HeldOutMeasurement
 from napari_fedsam.app.benchmark.results import (
     FURTHER_DATA,
+    ImageResult,
     Result,
     ResultsError,
     RunTables,
 )
-from napari_fedsam.files import atomic_path, write_text_atomically
-from napari_fedsam.personalization.personalised_model import PersonalisedModel, State
+from napari_fedsam.app.benchmark.run_settings import held_out, settings_of
+from napari_fedsam.app.benchmark.run_state import SiteStates, load_state, save_state
+from napari_fedsam.personalization.personalised_model import PersonalisedModel
 from napari_fedsam.personalization.recipe import Recipe
 from napari_fedsam.sam.predictor import Predictor
 from napari_fedsam.training.evaluation import PromptKind
@@ -84,16 +84,13 @@ class FederatedRun:
         save_models: bool = False,
     ) -> None:
         self.run = run
-        self.folder = folder / "unfinished" / run.name
+        self.folder = unfinished_folder(folder, run)
         self._sites = [site for site in sites if site.name != run.unseen]
         measured = [s for s in sites if s.name == run.unseen] if run.unseen else self._sites
-        self._held_out = {
-            site.name: site.test if split == "test" else site.val for site in measured
-        }
+        self._held_out = {site.name: held_out(site, split) for site in measured}
         self._cache = cache
         self._clicks = clicks
-        self._split = split
-        self._engine = engine
+        self._settings = settings_of(run, sites, split) | {"engine": engine}
         self._tell = tell
         self.federation: SimulatedFederation | FlowerFederation
         if engine == "direct":
@@ -119,9 +116,7 @@ class FederatedRun:
             begun = time.monotonic()
             losses = self.federation.run_round(number)
             seconds = time.monotonic() - begun
-            for site, loss in losses.items():
-                self.tables.add("loss", loss, number=number, site=site)
-            self.tables.add("seconds", seconds, number=number)
+            self._add_training(number, seconds, losses)
             self._measure_prompts(number)
             self._save(number)
             self._tell(self._line(number, seconds))
@@ -131,13 +126,18 @@ class FederatedRun:
         self._add_message_sizes()
         return self._facts(time.monotonic() - started)
 
-    def measure_again(self, earlier: Sequence[Result], facts: dict[str, Any]) -> dict[str, Any]:
+    def measure_again(
+        self,
+        results: Sequence[Result],
+        images: Sequence[ImageResult],
+        facts: dict[str, Any],
+    ) -> dict[str, Any]:
         """Measure the kept models of a finished run, as when the way they are prompted changed.
 
         Parameters
         ----------
-        earlier : sequence of Result
-            The run's numbers; those of its training are kept in `tables`.
+        results, images : sequence of Result, of ImageResult
+            The run's numbers; `tables` keeps those that are not measured now.
         facts : dict
             What `execute` returned.
 
@@ -153,8 +153,11 @@ class FederatedRun:
         """
         rounds = self.run.recipe.rounds
         self.tables.results = [
-            row for row in earlier if row.round < rounds or row.metric in _OF_TRAINING
+            row
+            for row in results
+            if row.round < rounds or row.metric in _OF_TRAINING or not self._measures(row)
         ]
+        self.tables.images = [row for row in images if not self._measures(row)]
         for site in self._sites:
             self._load_kept(site.name)
         self._measure_prompts(rounds)
@@ -162,6 +165,12 @@ class FederatedRun:
         self._measure_further()
         self._tell(f"{self.run.name} measured again")
         return facts | {"measured_by": environment()}
+
+    def _measures(self, row: Result | ImageResult) -> bool:
+        """Whether such numbers of the last round are measured now."""
+        if row.protocol == FURTHER_DATA:
+            return bool(self._further)
+        return self._clicks or row.prompt != "clicks"
 
     def _load_kept(self, site: str) -> None:
         versions = None if self._models is None else VersionStore(self._models / site / "versions")
@@ -188,24 +197,18 @@ class FederatedRun:
             measurement.clicks(proposes=True)
 
     def _facts(self, seconds: float) -> dict[str, Any]:
-        return {
-            "run": json.loads(self.run.model_dump_json()),
-            "split": self._split,
-            "engine": self._engine,
-            "environment": environment(),
-            "seconds": round(seconds, 1),
-            "train_images": {s.name: len({t.id for t in s.train}) for s in self._sites},
-            "measured_images": {
-                name: len({t.id for t in samples}) for name, samples in self._held_out.items()
-            },
-        }
+        return self._settings | {"environment": environment(), "seconds": round(seconds, 1)}
 
-    def discard_state(self) -> None:
-        """Remove what an interrupted run would go on from."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def _add_training(self, number: int, seconds: float, losses: Mapping[str, float]) -> None:
+        # Runs that leave a site out have rows of that site alone, so that they can be told apart.
+        unseen = self.run.unseen
+        self.tables.add("seconds", seconds, number=number, site=unseen)
+        for site, loss in () if unseen else losses.items():
+            self.tables.add("loss", loss, number=number, site=site)
 
     def _add_message_sizes(self) -> None:
-        if not self.federation.model.method.federates or not find_spec("flwr"):
+        federates = self.federation.model.method.federates and not self.run.unseen
+        if not federates or not find_spec("flwr"):
             return
         # Not at the top: the direct engine runs where Flower is not installed.
         from napari_fedsam.federation.message_size import round_bytes
@@ -274,38 +277,30 @@ class FederatedRun:
         dices = "  ".join(f"{site} {value:.3f}" for site, value in mean.items())
         return f"{self.run.name} round {number}: {dices}  ({seconds:.0f} s)"
 
-    def _states(self) -> dict[str, dict[str, State]]:
-        return {"shared": self.federation.shared, "local": self.federation.local}
+    def _states(self) -> SiteStates:
+        states = {"shared": self.federation.shared, "local": self.federation.local}
+        if isinstance(self.federation, SimulatedFederation):
+            states["left_over"] = self.federation.left_over
+        return states
 
     def _save(self, number: int) -> None:
-        tensors = {
-            f"{kind}/{site}/{name}": value
-            for kind, states in (
-                ("shared", self.federation.shared),
-                ("local", self.federation.local),
-            )
-            for site, state in states.items()
-            for name, value in state.items()
-        }
-        # Sites often hold the very same tensors, which the format refuses.
-        tensors = {name: value.clone() for name, value in tensors.items()}
-        with atomic_path(self.folder / "state.safetensors") as temporary:
-            save_file(tensors, temporary, metadata={"round": str(number)})
         self.tables.write(self.folder)
-        write_text_atomically(self.folder / "state.json", json.dumps({"round": number}))
+        save_state(self.folder, number, self._states(), self._settings)
 
     def _resume(self) -> int:
         """Load the newest finished round and return the number of the next one."""
-        marker = self.folder / "state.json"
-        if not marker.exists():
-            return 1
-        done = int(json.loads(marker.read_text(encoding="utf-8"))["round"])
-        for key, value in load_file(self.folder / "state.safetensors").items():
-            kind, site, name = key.split("/", 2)
-            states = self._states()[kind]
-            states[site] = states[site] | {name: value}
-        self.tables.read(self.folder)
+        done = load_state(self.folder, self._states(), self._settings, self.run.name)
+        if done:
+            self.tables.read(self.folder, rounds=done)
+        if done < self.run.recipe.rounds:
+            # What the last round left, if it was interrupted, is measured anew.
+            self.tables.images = []
         return done + 1
+
+
+def unfinished_folder(folder: Path, run: TrainedRun) -> Path:
+    """Return where a run is kept until it is finished."""
+    return folder / "unfinished" / run.name
 
 
 def _flower_federation(

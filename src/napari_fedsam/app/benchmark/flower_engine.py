@@ -5,8 +5,10 @@ from pathlib import Path
 
 import torch
 
+from napari_fedsam.app.benchmark.results import ResultsError
 from napari_fedsam.cases.case import NewCase, Split
 from napari_fedsam.cases.store import CaseStore
+from napari_fedsam.federation.checkpoints import CheckpointStore
 from napari_fedsam.federation.coordinator_settings import CoordinatorFiles
 from napari_fedsam.federation.simulation import Engine, run_local_rounds
 from napari_fedsam.federation.site_files import SiteFiles
@@ -55,8 +57,18 @@ class FlowerFederation:
         self.local: dict[str, State] = dict.fromkeys(self._sites, local)
 
     def run_round(self, number: int) -> dict[str, float]:
-        """Run one round; see `SimulatedFederation.run_round`. Losses are not reported."""
-        del number  # the coordinator counts on from its newest round
+        """Run one round; see `SimulatedFederation.run_round`. Losses are not reported.
+
+        Raises
+        ------
+        ResultsError
+            When the coordinator is further than the benchmark.
+        """
+        if CheckpointStore(self._coordinator).next_round() != number:
+            raise ResultsError(
+                f"Round {number} was interrupted after its average, which cannot be gone on from: "
+                "begin the run anew with --no-resume."
+            )
         folders = [files.site for files in self._sites.values()]
         run_local_rounds(self._engine, self._coordinator, folders, 1)
         for name, files in self._sites.items():

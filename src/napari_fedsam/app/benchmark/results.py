@@ -147,9 +147,10 @@ class RunTables:
         write_table(folder / _RESULTS, self.results)
         write_table(folder / _IMAGES, self.images)
 
-    def read(self, folder: Path) -> None:
-        """Read what was written."""
-        self.results = read_table(folder / _RESULTS, Result)
+    def read(self, folder: Path, *, rounds: int) -> None:
+        """Read what was written of the first `rounds` rounds."""
+        rows = read_table(folder / _RESULTS, Result)
+        self.results = [row for row in rows if row.round <= rounds]
         self.images = read_table(folder / _IMAGES, ImageResult)
 
 
@@ -190,9 +191,10 @@ class ResultsFolder:
             read_table(self._folder / _IMAGES, ImageResult),
         )
 
-    def of(self, run: Run) -> list[Result]:
+    def of(self, run: Run) -> tuple[list[Result], list[ImageResult]]:
         """Return the numbers of one finished run."""
-        return [row for row in self.tables()[0] if _is_of(row, run)]
+        results, images = self.tables()
+        return [r for r in results if _is_of(r, run)], [r for r in images if _is_of(r, run)]
 
     def add(self, run: Run, tables: RunTables, facts: dict[str, Any]) -> None:
         """Keep a finished run; an earlier one of that name is replaced."""
@@ -211,8 +213,8 @@ def _is_of(row: Result | ImageResult, run: Run) -> bool:
     own = {run.protocol} | ({FURTHER_DATA} if run.protocol == "in_federation" else set())
     same = (row.task, row.method, row.seed) == (run.task, run.method, run.seed)
     same = same and row.protocol in own
-    # Runs that leave a site out measure that site alone.
-    return same and (not run.unseen or row.site in ("", run.unseen))
+    # Runs that leave a site out have rows of that site alone.
+    return same and (not run.unseen or row.site == run.unseen)
 
 
 def write_table(path: Path, rows: Sequence[Result] | Sequence[ImageResult]) -> None:

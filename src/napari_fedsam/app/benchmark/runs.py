@@ -1,8 +1,10 @@
 """All runs that a federated benchmark asks for, those that are finished left out."""
 
 import itertools
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from napari_fedsam.app.benchmark.base_model import BASE, measure_base_model
 from napari_fedsam.app.benchmark.experiment import (
@@ -12,11 +14,12 @@ from napari_fedsam.app.benchmark.experiment import (
     TrainedRun,
     recipe_for,
 )
-from napari_fedsam.app.benchmark.federated import EngineName, FederatedRun
+from napari_fedsam.app.benchmark.federated import EngineName, FederatedRun, unfinished_folder
 from napari_fedsam.app.benchmark.results import ResultsFolder
+from napari_fedsam.app.benchmark.run_settings import check_same, settings_of
 from napari_fedsam.training.devices import choose_device
 from napari_fedsam.training.feature_cache import FeatureCache
-from napari_fedsam.training.segmentation_task import load_task, structures_of
+from napari_fedsam.training.segmentation_task import TaskSite, load_task, structures_of
 
 _CACHE_BYTES = 8 * 1024**3
 
@@ -75,6 +78,8 @@ def run_benchmark(
     ------
     RecipeError, ManifestError
         When names, options or data do not fit; nothing was run then.
+    ResultsError
+        When a run of the same name that is kept in `out` has other settings.
     """
     chosen = choose_device(device)
     results = ResultsFolder(out)
@@ -86,7 +91,9 @@ def run_benchmark(
         left_out = [site.name for site in sites] if protocol == "unseen_site" else [""]
         if BASE in methods:
             run = Run(task=task, method=BASE)
-            if again or run.name not in results.runs:
+            finished = results.runs.get(run.name)
+            _check_finished(finished, run, sites, split)
+            if again or finished is None:
                 tables, facts = measure_base_model(
                     run, sites, device=chosen, cache=cache, split=split, clicks=clicks
                 )
@@ -104,8 +111,11 @@ def run_benchmark(
                 train_images=train_images,
             )
             finished = results.runs.get(training.name)
+            _check_finished(finished, training, sites, split)
             if finished is not None and not again:
                 continue
+            if not resume:
+                shutil.rmtree(unfinished_folder(out, training), ignore_errors=True)
             job = FederatedRun(
                 training,
                 sites,
@@ -120,11 +130,20 @@ def run_benchmark(
                 save_models=save_models or again,
             )
             if finished is not None:
-                facts = job.measure_again(results.of(training), finished)
+                facts = job.measure_again(*results.of(training), finished)
                 results.add(training, job.tables, facts)
                 continue
-            if not resume:
-                job.discard_state()
             facts = job.execute()
             results.add(training, job.tables, facts)
-            job.discard_state()
+            shutil.rmtree(job.folder, ignore_errors=True)
+
+
+def _check_finished(
+    facts: Mapping[str, Any] | None, run: Run, sites: Sequence[TaskSite], split: str
+) -> None:
+    if facts is None:
+        return
+    given = settings_of(run, sites, split)
+    if run.method == BASE:
+        del given["train_images"]
+    check_same(facts, given, f"The finished run {run.name}", "choose another --out")

@@ -1,0 +1,73 @@
+"""What a run's numbers depend on, so that those of other settings are never taken for them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from napari_fedsam.app.benchmark.experiment import Run
+from napari_fedsam.app.benchmark.results import ResultsError
+from napari_fedsam.training.samples import TrainingSample
+from napari_fedsam.training.segmentation_task import TaskSite
+
+
+def settings_of(run: Run, sites: Sequence[TaskSite], split: str) -> dict[str, Any]:
+    """Return a run's recipe and data, fit for JSON.
+
+    Parameters
+    ----------
+    run : Run
+    sites : sequence of TaskSite
+        All sites of the task.
+    split : {"test", "val"}
+        What is measured.
+    """
+    inside = [site for site in sites if site.name != run.unseen]
+    measured = [site for site in sites if site.name == run.unseen] if run.unseen else inside
+    return {
+        "run": json.loads(run.model_dump_json()),
+        "split": split,
+        "train_images": {site.name: _images(site.train) for site in inside},
+        "measured_images": {site.name: _images(held_out(site, split)) for site in measured},
+    }
+
+
+def held_out(site: TaskSite, split: str) -> list[TrainingSample]:
+    """Return the samples of a site that a split measures."""
+    return site.test if split == "test" else site.val
+
+
+def check_same(kept: Mapping[str, Any], given: Mapping[str, Any], what: str, advice: str) -> None:
+    """Refuse to mix a kept run with one of other settings.
+
+    Parameters
+    ----------
+    kept, given : dict
+        See `settings_of`; what only one of them tells is not compared.
+    what, advice : str
+        Beginning and end of the message.
+
+    Raises
+    ------
+    ResultsError
+        Naming the first setting that differs.
+    """
+    for key in [key for key in given if key in kept]:
+        difference = _difference(kept[key], given[key], key)
+        if difference:
+            raise ResultsError(f"{what} has other settings ({difference}): {advice}.")
+
+
+def _images(samples: Sequence[TrainingSample]) -> int:
+    return len({sample.id for sample in samples})
+
+
+def _difference(kept: Any, given: Any, path: str) -> str:
+    if kept == given:
+        return ""
+    if isinstance(kept, dict) and isinstance(given, dict):
+        found = (
+            _difference(kept.get(key), given.get(key), f"{path}.{key}")
+            for key in sorted({*kept, *given})
+        )
+        return next(filter(None, found))
+    return f"{path} is {json.dumps(kept)} there and {json.dumps(given)} here"
