@@ -154,12 +154,19 @@ def test_a_round_is_the_average_weighted_by_cases(tmp_path, agreed):
         ({"case_cap": 2}, (1 * 10.0 + 2 * 2.0) / 3),
         ({"case_cap": 1}, 6.0),
         ({"weights": "equal"}, 6.0),
+        ({"weights": "equal", "extrapolation": 1.5}, 9.0),
     ],
 )
-def test_what_a_site_weighs_is_an_option(tmp_path, agreed, options, added):
+def test_what_a_site_weighs_and_the_average_counts_are_options(tmp_path, agreed, options, added):
     recipe = agreed(**options)
     store = run(tmp_path, recipe, app_with(), {2: "a", 3: "b"})
     assert torch.allclose(newest(store, recipe), INITIAL["w"] + added)
+
+
+def test_a_single_sites_update_is_taken_once(tmp_path, agreed):
+    recipe = agreed(minimum_sites=1, extrapolation=1.5)
+    store = run(tmp_path, recipe, app_with(), {2: "a"})
+    assert torch.allclose(newest(store, recipe), INITIAL["w"] + 10.0)
 
 
 @pytest.mark.parametrize("precision", ["float16", "int8"])

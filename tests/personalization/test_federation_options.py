@@ -17,6 +17,9 @@ NOISE = {"noise": "central", "clipping_norm": 1, "noise_multiplier": 1}
         ({"aggregation": "krum", "weights": "equal"}, "krum has no use for weights"),
         ({"trimmed_share": 0.1}, "fedavg has no use for trimmed_share"),
         ({"malicious_sites": 2}, "fedavg has no use for malicious_sites"),
+        ({"aggregation": "median", "extrapolation": 1.5}, "median has no use for extrapolation"),
+        ({"privacy": NOISE, "weights": "equal", "extrapolation": 1.5}, "enlarge the noise"),
+        ({"extrapolation": 0.5}, "extrapolation"),
         ({"server_learning_rate": 1.0}, "fedavg has no use for server_learning_rate"),
         ({"weights": "equal", "case_cap": 3}, "case_cap has no use where weights are equal"),
         ({"privacy": NOISE}, "set weights to equal"),
@@ -89,8 +92,13 @@ def test_a_norm_limit_that_may_stop_every_robust_round_is_told(options, minimum_
 
 def test_a_method_with_an_average_of_its_own_takes_no_other():
     recipe(2, "fedsca")
-    for options in ({"aggregation": "median"}, {"privacy": NOISE, "weights": "equal"}):
-        with pytest.raises(ValidationError, match="makes an average for each site"):
+    for options in (
+        {"aggregation": "median"},
+        {"extrapolation": 1.5},
+        {"privacy": NOISE, "weights": "equal"},
+    ):
+        given = f"makes an average for each site.* leave federation.{next(iter(options))} out"
+        with pytest.raises(ValidationError, match=given):
             recipe(3, "fedsca", **options)
 
 
@@ -100,6 +108,7 @@ def test_a_method_with_an_average_of_its_own_takes_no_other():
         ({}, {"aggregation": "median"}),
         ({}, {"weights": "equal"}),
         ({}, {"case_cap": 9}),
+        ({}, {"extrapolation": 1.5}),
         ({"aggregation": "fedadam"}, {"server_learning_rate": 0.5}),
         ({"aggregation": "trimmed_mean"}, {"trimmed_share": 0.3}),
         ({"aggregation": "krum"}, {"malicious_sites": 2}),

@@ -75,8 +75,9 @@ def test_like_updates_count_more() -> None:
     np.testing.assert_allclose(weights[2], [0, 0, 1, 0])
 
 
-def test_a_round_averages_what_the_sites_trained(federate, sites, cache) -> None:
-    federation = federate(method="lora_fedavg")
+@pytest.mark.parametrize("times", [1.0, 1.5])
+def test_a_round_averages_what_the_sites_trained(federate, sites, cache, times) -> None:
+    federation = federate(method="lora_fedavg", extrapolation=times)
     start = federation.model.shared_state()
     federation.run_round(1)
     updates = []
@@ -85,7 +86,7 @@ def test_a_round_averages_what_the_sites_trained(federate, sites, cache) -> None
         model.load_shared(start)
         local_update(model, site.train, seed=1, cache=cache)
         updates.append(update_between(start, model.shared_state()))
-    expected = add_update(start, weighted_mean(updates, case_weights([2, 1])))
+    expected = add_update(start, weighted_mean(updates, case_weights([2, 1])), times)
     assert equal(federation.shared["north"], expected)
     assert equal(federation.shared["south"], expected)
     assert not equal(expected, start)

@@ -41,8 +41,8 @@ def combine(updates: UpdateFolder, weights: Weights, options: FederationOptions)
     Returns
     -------
     Vector
-        The mean, median, trimmed mean or mean of those chosen; with privacy, clipped and, where the
-        coordinator adds it, with noise.
+        The mean (as often as it is to be taken), median, trimmed mean or mean of those chosen; with
+        privacy, clipped and, where the coordinator adds it, with noise.
     """
     if options.aggregation == "krum":
         kept = _krum_choice(updates, tuple(weights), options)
@@ -50,7 +50,7 @@ def combine(updates: UpdateFolder, weights: Weights, options: FederationOptions)
     if options.aggregation in ("median", "trimmed_mean"):
         return _robust(updates, tuple(weights), options)
     if options.privacy is None or options.privacy.noise == "local":
-        return weighted_mean(updates, weights)
+        return weighted_mean(updates, weights) * np.float32(options.times(len(weights)))
     clipped = {
         site: weight * clip_factor(updates.norms[site], options.privacy)
         for site, weight in weights.items()

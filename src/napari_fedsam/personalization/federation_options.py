@@ -21,6 +21,7 @@ _ROBUST: tuple[Aggregation, ...] = ("median", "trimmed_mean", "krum")
 _USED_BY: dict[str, tuple[Aggregation, ...]] = {
     "weights": ("fedavg", "fedadam"),
     "case_cap": ("fedavg", "fedadam"),
+    "extrapolation": ("fedavg",),
     "server_learning_rate": ("fedadam",),
     "trimmed_share": ("trimmed_mean",),
     "malicious_sites": ("krum",),
@@ -63,6 +64,9 @@ class FederationOptions(Options):
         What a site weighs in an average: its training cases, or one.
     case_cap : int, optional
         No site weighs more than one with this many cases.
+    extrapolation : float
+        How many times an average of several updates is taken: averaging updates that differ
+        shortens them (Jhunjhunwala et al. 2023, arXiv 2301.09604, who choose it anew each round).
     server_learning_rate : float
         Step of FedAdam.
     trimmed_share : float
@@ -85,6 +89,7 @@ class FederationOptions(Options):
     aggregation: Aggregation = "fedavg"
     weights: Literal["cases", "equal"] = "cases"
     case_cap: int | None = Field(default=None, ge=1)
+    extrapolation: float = Field(default=1.0, ge=1, le=2)
     server_learning_rate: float = Field(default=0.01, gt=0)
     trimmed_share: float = Field(default=0.2, gt=0, lt=0.5)
     malicious_sites: int = Field(default=1, ge=1)
@@ -124,12 +129,20 @@ class FederationOptions(Options):
                 f"privacy holds for averages alone, and not for {self.aggregation}: choose fedavg "
                 "or leave privacy out"
             )
+        if self.extrapolation != 1:
+            raise ValueError(
+                "extrapolation would enlarge the noise of privacy, too: leave one of them out"
+            )
         if self.privacy.noise == "central" and self.weights != "equal":
             raise ValueError(
                 "with central noise every site must weigh the same, or a site with many cases "
                 "would stand out from the noise: set weights to equal"
             )
         return self
+
+    def times(self, updates: int) -> float:
+        """Return how many times the average of a number of updates is taken."""
+        return self.extrapolation if updates > 1 else 1.0
 
     def check_sites(self, minimum_sites: int) -> None:
         """Refuse a minimum of sites with which the aggregation could not do its work.

@@ -130,11 +130,13 @@ class Recipe(Options):
         self.federation.check_sites(self.minimum_sites)
         if method_named(self.method).aggregation == "average":
             return self
-        if self.federation.aggregation != "fedavg" or self.federation.privacy is not None:
-            raise ValueError(
-                f"the method {self.method} makes an average for each site by itself: leave "
-                "federation.aggregation and federation.privacy out"
-            )
+        usual = FederationOptions()
+        for name in ("aggregation", "extrapolation", "privacy"):
+            if getattr(self.federation, name) != getattr(usual, name):
+                raise ValueError(
+                    f"the method {self.method} makes an average for each site by itself: leave "
+                    f"federation.{name} out"
+                )
         return self
 
     @property

@@ -156,7 +156,8 @@ class SimulatedFederation:
                 name: add_update(weighted_mean(starts, row), weighted_mean(updates, row))
                 for name, row in zip(names, rows, strict=True)
             }
-        average = add_update(self.shared[names[0]], weighted_mean(updates, weights))
+        times = self.recipe.federation.times(len(names))
+        average = add_update(self.shared[names[0]], weighted_mean(updates, weights), times)
         return {site.name: average for site in self.sites}
 
 
