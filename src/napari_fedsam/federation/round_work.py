@@ -1,8 +1,6 @@
 """What a site does for a round: train on its cases, then judge the aggregated model."""
 
 import datetime
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flwr.app import MetricRecord, RecordDict
@@ -35,13 +33,12 @@ from napari_fedsam.federation.site_state import Phase
 from napari_fedsam.federation.site_status import SiteStatus, progress_writer, update_status
 from napari_fedsam.files import atomic_path
 from napari_fedsam.personalization.recipe import Recipe
-from napari_fedsam.sam.predictor import Predictor
-from napari_fedsam.sam.protocol import PromptableModel
 from napari_fedsam.training.aggregation import update_between
-from napari_fedsam.training.evaluation import JUDGED_PROMPTS, Evaluation, evaluate
-from napari_fedsam.training.feature_cache import CachedEncoder, FeatureCache
+from napari_fedsam.training.evaluation import JUDGED_PROMPTS
+from napari_fedsam.training.feature_cache import FeatureCache
+from napari_fedsam.training.judging import does_no_worse, judge
 from napari_fedsam.training.local_update import local_update
-from napari_fedsam.training.samples import TrainingSample, samples_from_store
+from napari_fedsam.training.samples import samples_from_store
 from napari_fedsam.training.site_model import load_site_model, model_in_training
 from napari_fedsam.training.update_rounding import round_update
 from napari_fedsam.training.versions import VersionStore
@@ -77,7 +74,7 @@ class Judgement:
     @property
     def passed(self) -> bool:
         """Whether the new model did no worse."""
-        return self.candidate is not None and self.candidate >= (self.present or 0.0)
+        return does_no_worse(self.candidate, self.present)
 
     @property
     def take(self) -> bool:
@@ -218,7 +215,7 @@ def judge_round(content: RecordDict, files: SiteFiles) -> RecordDict:
     received = read_shared(content, in_use.shared_spec())
     held_out = samples_from_store(CaseStore(files.cases), recipe, "val")
     # Before the first version the site uses the base model itself.
-    present = _judge(in_use if active else _models.base(recipe.base_model), held_out, cache)
+    present = judge(in_use if active else _models.base(recipe.base_model), held_out, cache)
     # The same network: the model in use has been judged.
     model = model_in_training(files.profile_folder, recipe, _models.untrained(recipe))
     model.load_shared(received)
@@ -236,14 +233,14 @@ def judge_round(content: RecordDict, files: SiteFiles) -> RecordDict:
             progress=progress_writer(files.status),
             cache=cache,
         )
-    candidate = _judge(model, held_out, cache)
+    candidate = judge(model, held_out, cache)
     dice: dict[str, float | None] = {kind: candidate.mean_dice(kind) for kind in JUDGED_PROMPTS}
 
     versions = VersionStore(files.versions)
     judgement = Judgement(
         number,
-        _mean(candidate),
-        _mean(present),
+        candidate.overall_dice(),
+        present.overall_dice(),
         active.number if active else 0,
         SiteSettings.read(files.settings).ask_first,
     )
@@ -359,15 +356,3 @@ def _pending(files: SiteFiles, number: int, recipe_hash: str) -> dict[str, Tenso
         if stored.metadata() != {"round": str(number), "recipe": recipe_hash}:
             return None
         return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - it is no mapping
-
-
-def _judge(
-    model: PromptableModel, held_out: Sequence[TrainingSample], cache: FeatureCache
-) -> Evaluation:
-    encode = CachedEncoder(model, cache).encode
-    return evaluate(Predictor(model), held_out, JUDGED_PROMPTS, encode=encode)
-
-
-def _mean(evaluation: Evaluation) -> float | None:
-    known = [value for kind in JUDGED_PROMPTS if (value := evaluation.mean_dice(kind)) is not None]
-    return math.fsum(known) / len(known) if known else None

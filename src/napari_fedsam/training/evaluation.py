@@ -5,6 +5,7 @@ component. Images where the structure is absent have no Dice: they count by the 
 proposal wrongly marks.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -62,6 +63,12 @@ class Evaluation:
         """Return the mean Dice over images with the structure; None without any."""
         values = [r.dice for r in self.images if r.prompt == prompt and r.dice is not None]
         return float(np.mean(values)) if values else None
+
+    def overall_dice(self) -> float | None:
+        """Return the mean of `mean_dice` over the kinds of prompt that were tried."""
+        kinds = dict.fromkeys(result.prompt for result in self.images)
+        known = [mean for kind in kinds if (mean := self.mean_dice(kind)) is not None]
+        return math.fsum(known) / len(known) if known else None
 
     def count(self, prompt: PromptKind) -> int:
         """Return how many images with the structure were measured."""

@@ -6,7 +6,6 @@ input is closed, which happens when the program that started it is gone.
 
 import argparse
 import json
-import math
 import os
 import sys
 import threading
@@ -18,16 +17,15 @@ from pydantic import BaseModel, ConfigDict
 from napari_fedsam.cases.store import CaseStore
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.personalization.recipe import Recipe
-from napari_fedsam.sam.predictor import Predictor
-from napari_fedsam.sam.protocol import PromptableModel
 from napari_fedsam.sam.registry import load_model
 from napari_fedsam.training.errors import TrainingError
-from napari_fedsam.training.evaluation import JUDGED_PROMPTS, evaluate
-from napari_fedsam.training.feature_cache import CachedEncoder, FeatureCache
+from napari_fedsam.training.evaluation import JUDGED_PROMPTS, Evaluation
+from napari_fedsam.training.feature_cache import FeatureCache
+from napari_fedsam.training.judging import does_no_worse, judge
 from napari_fedsam.training.local_update import Moment, local_update
 from napari_fedsam.training.profile_folder import FIRST, profile_folder
 from napari_fedsam.training.progress import Progress
-from napari_fedsam.training.samples import TrainingSample, samples_from_store
+from napari_fedsam.training.samples import samples_from_store
 from napari_fedsam.training.site_model import load_site_model, model_in_training
 from napari_fedsam.training.versions import VersionStore
 
@@ -92,7 +90,7 @@ def train_at_site(
     cache = FeatureCache(site_folder / "cache")
     folder = profile_folder(site_folder, profile)
     in_use, active = load_site_model(folder, recipe)
-    before = _dice(in_use if active else load_model(recipe.base_model), held_out, cache)
+    before = judge(in_use if active else load_model(recipe.base_model), held_out, cache)
     model = model_in_training(folder, recipe)
     versions = VersionStore(folder / "versions")
     seed = recipe.seed + len(versions.versions())
@@ -106,11 +104,12 @@ def train_at_site(
             progress=_part(progress, number, len(due)),
             cache=cache,
         )
-    after = _dice(model, held_out, cache)
     shared, local = model.shared_state(), model.local_state()
-    used = bool(held_out) and _mean(after) >= _mean(before)
+    # Judged as it will be used: loaded, for only then does a model answer clicks by itself.
+    after = judge(model.load_shared(shared).load_local(local), held_out, cache)
+    used = does_no_worse(after.overall_dice(), before.overall_dice())
     version = versions.save(
-        shared, local, round=0, recipe_hash=recipe.hash, dice=after, passed=used
+        shared, local, round=0, recipe_hash=recipe.hash, dice=_dice(after), passed=used
     )
     if used:
         versions.activate(version.number)
@@ -118,8 +117,8 @@ def train_at_site(
         version=version.number,
         cases=len(samples),
         held_out=len(held_out),
-        before=before,
-        after=after,
+        before=_dice(before),
+        after=_dice(after),
         used=used,
     )
 
@@ -132,17 +131,8 @@ def _part(
     return lambda done: progress(Progress((number + done.fraction) / parts, done.seconds_left))
 
 
-def _dice(
-    model: PromptableModel, held_out: Sequence[TrainingSample], cache: FeatureCache
-) -> dict[str, float | None]:
-    encode = CachedEncoder(model, cache).encode
-    judged = evaluate(Predictor(model), held_out, JUDGED_PROMPTS, encode=encode)
-    return {kind: judged.mean_dice(kind) for kind in JUDGED_PROMPTS}
-
-
-def _mean(dice: dict[str, float | None]) -> float:
-    known = [value for value in dice.values() if value is not None]
-    return math.fsum(known) / len(known) if known else 0.0
+def _dice(evaluation: Evaluation) -> dict[str, float | None]:
+    return {kind: evaluation.mean_dice(kind) for kind in JUDGED_PROMPTS}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
