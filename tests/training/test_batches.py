@@ -119,6 +119,18 @@ def test_targets_and_boxes_are_in_the_models_pixels(batches, samples) -> None:
         np.testing.assert_allclose([x0, y0, x1, y1], [int(v) for v in seen], atol=5)
 
 
+@pytest.mark.parametrize("side", [1, 2, 5])
+def test_small_structures_have_a_target_where_they_are(batches, samples, side) -> None:
+    mask = np.zeros((900, 1200), np.bool_)
+    mask[600 : 600 + side, 333 : 333 + side] = True
+    small = replace(samples[0], image=np.zeros(mask.shape, np.uint8), mask=mask)
+    (target,) = batches([small]).draw(1).targets[:, 0]
+    rows, columns = torch.nonzero(target, as_tuple=True)
+    assert 1 <= len(rows) <= 4
+    centre = ((side - 1) / 2 + np.array([600, 333])) * 256 / 1200
+    np.testing.assert_allclose([rows.float().mean(), columns.float().mean()], centre, atol=1)
+
+
 @pytest.mark.parametrize("jitter", [0.0, 0.3])
 def test_simulated_boxes_shift_their_edges_within_the_image(batches, samples, jitter) -> None:
     built = batches(samples[:1], jitter=jitter)

@@ -132,7 +132,7 @@ class Batches:
             image_of += [position] * len(varied)
             samples += varied
         device = self._encoder.device
-        targets = [(mask_to_input(s.mask, MASK_SIDE) > 0.5).float() for s in samples]
+        targets = [_target(sample.mask) for sample in samples]
         return Batch(
             torch.cat(features),
             torch.cat(pixels),
@@ -152,6 +152,16 @@ class Batches:
         scale = self._encoder.input_size / max(height, width)
         shifted: NDArray[np.float32] = np.clip(box + shift, 0, limits) * scale
         return shifted.astype(np.float32)
+
+
+def _target(mask: NDArray[np.bool_]) -> torch.Tensor:
+    """Return a mask as the decoder is to answer it, (1, 256, 256) of 0 and 1.
+
+    What is smaller than half a pixel there keeps the pixels that it fills most.
+    """
+    covered = mask_to_input(mask, MASK_SIDE)
+    least = min(0.5, float(covered.max()) * 0.999)
+    return (covered > least).float()
 
 
 def _grouped_by_image(samples: Sequence[TrainingSample]) -> list[list[TrainingSample]]:

@@ -128,7 +128,7 @@ class PromptedLoss:
         truths = batch.targets[:, 0].bool().cpu().numpy()
         present = batch.present.tolist()
         for index, (mask, truth) in enumerate(zip(masks[:, 0].cpu().numpy(), truths, strict=True)):
-            if not present[index] or not truth.any():
+            if not present[index]:
                 continue
             clicks = random_clicks(mask, truth, count, self._random)
             places[index] = [(click.x, click.y) for click in clicks]
@@ -144,9 +144,9 @@ class PromptedLoss:
         loss = self._shares.none * _loss(proposal, batch.targets)
         for answer in answers[1:]:
             # A box or a click says that the structure is there.
-            there = batch.present
-            prompted = Answer(answer.logits[there], answer.scores[there])
-            loss = loss + (1 - self._shares.none) * _loss(prompted, batch.targets[there])
+            prompted = Answer(_present(answer.logits, batch), _present(answer.scores, batch))
+            targets = _present(batch.targets, batch)
+            loss = loss + (1 - self._shares.none) * _loss(prompted, targets)
         return loss
 
     def _distance(
@@ -161,13 +161,19 @@ class PromptedLoss:
             teachers = [self._decode(batch, embeddings, SimulatedPrompts())]
             if prompts is not None:
                 teachers.append(self._decode(batch, embeddings, prompts))
-        weights = (self._shares.none, 1 - self._shares.none)
-        distance = torch.zeros((), device=self._encoder.device)
-        for weight, answer, teacher in zip(weights, answers, teachers, strict=False):
-            distance = distance + weight * distillation_loss(
-                answer.logits, teacher.logits, temperature
+        distance = self._shares.none * distillation_loss(
+            answers[0].logits, teachers[0].logits, temperature
+        )
+        for answer, teacher in zip(answers[1:], teachers[1:], strict=True):
+            distance = distance + (1 - self._shares.none) * distillation_loss(
+                _present(answer.logits, batch), _present(teacher.logits, batch), temperature
             )
         return distance
+
+
+def _present(values: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Return the values of the structures that are there; indexing has a slow gradient."""
+    return values if bool(batch.present.all()) else values[batch.present]
 
 
 def _loss(answer: Answer, targets: torch.Tensor) -> torch.Tensor:
