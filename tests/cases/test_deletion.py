@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -111,3 +112,34 @@ def test_a_torn_line_in_the_log_does_not_spoil_the_next(store, make_case) -> Non
     store.delete(record.id)
     last = (store.folder / "deletions.jsonl").read_text().splitlines()[-1]
     assert json.loads(last)["id"] == record.id
+
+
+def encoded(store) -> list[Path]:
+    """Put what training and annotating keep beside a store, and something of somebody else's."""
+    site = store.folder.parent
+    entries = [
+        site / "cache" / f"{'a1' * 32}.safetensors",
+        site / "encoded" / f"{'b2' * 32}.zarr" / "c" / "0",
+        site / "cache" / "notes.txt",
+    ]
+    for entry in entries:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        entry.write_bytes(b"x")
+    return entries
+
+
+@pytest.mark.parametrize("by", ["case", "patient"])
+def test_what_the_encoder_made_of_deleted_images_goes_too(store, make_case, by) -> None:
+    record = store.accept(make_case())
+    *features, other = encoded(store)
+    report = store.delete(record.id) if by == "case" else store.delete_patient(record.patient)
+    assert not any(entry.exists() for entry in features)
+    assert other.exists()
+    assert "what the encoder made of the images" in report.remains
+
+
+def test_a_case_that_is_replaced_leaves_what_the_encoder_made(store, make_case) -> None:
+    record = store.accept(make_case())
+    features = encoded(store)
+    store.delete(record.id, image_stays=True)
+    assert all(entry.exists() for entry in features)

@@ -1,5 +1,6 @@
 """The encoder's frozen prefix, computed once and kept."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -73,6 +74,25 @@ def test_keys_tell_images_shapes_and_cuts_apart(personalise, pair, samples) -> N
     assert split.key(image.copy()) == split.key(image)
 
 
+def test_keys_tell_weights_and_precisions_apart(personalise, samples) -> None:
+    image = samples[0].image
+    model = personalise()
+    keys = [EncoderSplit(model, bf16=bf16).key(image) for bf16 in (True, False)]
+    # The decoder and what is trained do not count, nor does a new model of the same weights.
+    model.load_shared({k: v + 1 for k, v in model.shared_state().items()})
+    assert EncoderSplit(personalise(), bf16=False).key(image) == keys[1]
+    assert EncoderSplit(model, bf16=False).key(image) == keys[1]
+    frozen = next(p for p in model.image_encoder.parameters() if not p.requires_grad)
+    with torch.no_grad():
+        frozen.add_(1)
+    try:
+        keys.append(EncoderSplit(model, bf16=False).key(image))
+    finally:
+        with torch.no_grad():
+            frozen.sub_(1)
+    assert len(set(keys)) == 3
+
+
 @pytest.fixture(params=["memory", "disk"])
 def cache(request, tmp_path: Path) -> FeatureCache:
     return FeatureCache(tmp_path / "features" if request.param == "disk" else None)
@@ -107,6 +127,19 @@ def test_files_outlive_the_process_and_count_towards_the_budget(tmp_path: Path) 
     assert torch.equal(got, features.bfloat16())
     again.put("b", features)
     assert again.get("b") is None
+
+
+def test_opening_makes_room_by_what_was_not_used_for_longest(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path)
+    for age, name in enumerate("abcd"):
+        cache.put(name, torch.zeros(1, 500))
+        os.utime(tmp_path / f"{name}.safetensors", (1000 + age, 1000 + age))
+    size = (tmp_path / "a.safetensors").stat().st_size
+    assert cache.get("a") is not None
+    again = FeatureCache(tmp_path, budget_bytes=4 * size)
+    assert [again.get(name) is not None for name in "abcd"] == [True, False, True, True]
+    again.put("new", torch.zeros(1, 400))
+    assert again.get("new") is not None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX modes")

@@ -59,7 +59,7 @@ class Acceptance:
         """Remove the case unless someone has deleted it already (slow)."""
         record, self.record = self.record, None
         if record is not None and any(kept.id == record.id for kept in store.records()):
-            store.delete(record.id)
+            store.delete(record.id, image_stays=True)
 
 
 class DiskJobs(Protocol):

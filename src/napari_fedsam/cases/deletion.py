@@ -7,6 +7,7 @@ the hidden folder goes last. Whatever was interrupted is finished at the next op
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable
@@ -27,6 +28,10 @@ from napari_fedsam.files import fsync_folder
 
 _log = logging.getLogger(__name__)
 _ID_LENGTH = 16
+
+# What training and annotating keep beside the store, and what their entries are called.
+_FEATURES = ("cache", "encoded")
+_FEATURE_ENTRY = re.compile(r"[0-9a-f]{64}\.(safetensors|zarr)")
 
 
 def delete_folders(
@@ -59,12 +64,34 @@ def delete_folders(
         _finish(store, target)
 
 
+def forget_features(store: Path) -> None:
+    """Empty the folders of encoded images beside a store; they are computed again when needed.
+
+    Their entries do not tell which image they were made from, and could be turned back into it.
+    """
+    for name in _FEATURES:
+        folder = store.parent / name
+        for entry in folder.iterdir() if folder.is_dir() else ():
+            if not _FEATURE_ENTRY.fullmatch(entry.name):
+                continue
+            try:
+                if entry.is_dir():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink()
+            except FileNotFoundError:
+                pass  # Somebody else was faster.
+            except OSError as error:
+                _log.warning("Encoded images are still there in %s: %s", folder, error.strerror)
+
+
 def finish_deletions(store: Path) -> None:
     """Complete what was interrupted; only safe while holding the store's lock."""
     for kind in (DELETED, FORGOTTEN):
         for hidden in sorted(store.glob(f"{kind}*")):
             try:
                 _finish(store, hidden)
+                forget_features(store)
             except OSError as error:
                 _log.warning("A deleted case's files are still there: %s", error.strerror)
 
@@ -83,7 +110,8 @@ def describe_remains(count: int, store: Path, unattributed: int = 0) -> str:
     """
     cases = "1 case is" if count == 1 else f"{count} cases are"
     text = (
-        f"{cases} gone from {store}: images, masks, thumbnails and records. Models trained before "
+        f"{cases} gone from {store}: images, masks, thumbnails, records, and what the encoder made "
+        "of the images. Models trained before "
         "this deletion still carry the influence of these cases; shared parameters that were "
         "already sent to a federation cannot be recalled, nor can what other sites made of them. "
         "To remove the influence at this site, go back to a model version from before these cases "

@@ -19,7 +19,7 @@ from napari_fedsam.cases.case import (
     Split,
 )
 from napari_fedsam.cases.catalogue import Catalogue
-from napari_fedsam.cases.deletion import delete_folders, finish_deletions, report
+from napari_fedsam.cases.deletion import delete_folders, finish_deletions, forget_features, report
 from napari_fedsam.cases.errors import (
     BrokenCaseError,
     CaseStoreError,
@@ -188,10 +188,17 @@ class CaseStore:
         """Return the path of a case's PNG thumbnail, at most 96 pixels wide and high."""
         return self.case_folder(case_id) / THUMBNAIL
 
-    def delete(self, case_id: str) -> DeletionReport:
+    def delete(self, case_id: str, *, image_stays: bool = False) -> DeletionReport:
         """Remove a case for good, also one that was set aside.
 
         The split of its scan is remembered, for the scan may be annotated anew.
+
+        Parameters
+        ----------
+        case_id : str
+        image_stays : bool
+            Whether its image is still being annotated, so that what the encoder made of it may
+            stay, too.
 
         Raises
         ------
@@ -205,6 +212,8 @@ class CaseStore:
             if not found:
                 raise no_such_case(case_id, self._folder)
             delete_folders(self._folder, found, forget_patient=False)
+        if not image_stays:
+            forget_features(self._folder)
         return report([case_id], self._folder)
 
     def delete_patient(self, pseudonym: str) -> DeletionReport:
@@ -234,6 +243,7 @@ class CaseStore:
                     f"No case of this patient is kept in {self._folder}; see the list of cases for "
                     "the pseudonyms."
                 )
+        forget_features(self._folder)
         return report(dict.fromkeys(case_id for case_id, _ in found), self._folder, unattributed)
 
     def verify(self) -> list[BrokenCase]:

@@ -11,7 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_fedsam.sam.fast_encoder import add_details, fast_stages, first_trainable
+from napari_fedsam.sam.fast_encoder import (
+    add_details,
+    content_hash,
+    fast_stages,
+    first_trainable,
+)
 from napari_fedsam.sam.predictor import has_fast_bf16
 from napari_fedsam.sam.protocol import PromptableModel, Stage
 
@@ -32,17 +37,17 @@ class EncoderSplit:
         stages = list(model.encoder_stages())
         found = first_trainable(stages)
         cut = len(stages) if found is None else found
-        # Frozen stages are the base model's, whatever the method inserts after them.
-        self._name = f"{getattr(model, 'base_name', model.name)}:{cut}"
         self.device = next(model.mask_decoder.parameters()).device
         self.bf16 = has_fast_bf16(self.device) if bf16 is None else bf16
         dtype = torch.bfloat16 if self.bf16 else torch.float32
+        # Frozen stages are the base model's, whatever the method inserts after them.
+        self._content = content_hash(stages[:cut], f"{dtype} {cut}")
         self._prefix = fast_stages(stages[:cut], dtype)
         self._suffix: Sequence[Stage] = stages[cut:]
 
     def key(self, image: NDArray[np.uint8]) -> str:
-        """Return what an image's prefix output is cached under: model, cut and content."""
-        content = f"{self._name}:{image.shape}:".encode() + image.tobytes()
+        """Return what an image's prefix output is cached under: weights, precision and content."""
+        content = f"{self._content}:{image.shape}:".encode() + image.tobytes()
         return hashlib.sha256(content).hexdigest()
 
     @torch.no_grad()

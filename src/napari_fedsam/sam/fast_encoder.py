@@ -112,8 +112,8 @@ class FastEncoder:
         frozen = f"{precision} {self.frozen_stages}"
         branch = self._model.detail_branch
         beside: list[Stage] = [] if branch is None else [branch]
-        whole = _hash_of([*stages, *beside], precision)
-        return whole, _hash_of(stages[: self.frozen_stages], frozen)
+        whole = content_hash([*stages, *beside], precision)
+        return whole, content_hash(stages[: self.frozen_stages], frozen)
 
 
 def add_details(
@@ -132,7 +132,8 @@ def first_trainable(stages: Sequence[Stage]) -> int | None:
     return None
 
 
-def _hash_of(stages: Sequence[Stage], precision: str) -> str:
+def content_hash(stages: Sequence[Stage], precision: str) -> str:
+    """Return the SHA-256 of stages' weights and of the precision that they run in."""
     digest = hashlib.sha256(precision.encode())
     for stage in stages:
         if isinstance(stage, nn.Module):

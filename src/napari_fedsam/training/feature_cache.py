@@ -1,6 +1,8 @@
 """The encoder's frozen prefix (`sam.encoder_split`), computed once per image and variant."""
 
+import contextlib
 import logging
+import os
 from pathlib import Path
 from typing import Protocol
 
@@ -18,12 +20,17 @@ from napari_fedsam.sam.protocol import PromptableModel
 
 _log = logging.getLogger(__name__)
 
+# Share of the budget that what a folder already holds may take.
+_KEPT_SHARE = 0.75
+
 
 class FeatureCache:
     """Prefix outputs, in memory or in a folder that outlives the process, within a budget.
 
     What does not fit is computed anew each time it is asked for. Files hold bfloat16 features as
-    safetensors; a damaged one counts as missing.
+    safetensors; a damaged one counts as missing. Opening a folder makes room for new images: what
+    was not used for longest goes until a quarter of the budget is free. (Within a run nothing goes,
+    for training comes back to every image, and to that which was not used for longest first.)
 
     Parameters
     ----------
@@ -36,15 +43,17 @@ class FeatureCache:
     def __init__(self, folder: Path | None = None, *, budget_bytes: int = 2 * 1024**3) -> None:
         self._folder = None if folder is None else make_private_folder(folder)
         self._memory: dict[str, torch.Tensor] = {}
-        kept = 0 if folder is None else sum(f.stat().st_size for f in folder.glob("*.safetensors"))
+        kept = 0 if folder is None else _keep_newest(folder, budget_bytes * _KEPT_SHARE)
         self._free = budget_bytes - kept
 
     def get(self, key: str) -> torch.Tensor | None:
         """Return a cached output of shape (1, ...), or None."""
         if self._folder is None:
             return self._memory.get(key)
+        path = self._folder / f"{key}.safetensors"
         try:
-            features: torch.Tensor = load_file(self._folder / f"{key}.safetensors")["features"]
+            features: torch.Tensor = load_file(path)["features"]
+            os.utime(path)
         except (OSError, SafetensorError, KeyError):
             return None
         return features
@@ -65,6 +74,22 @@ class FeatureCache:
         except (OSError, SafetensorError) as error:
             # Training goes on without: the features are computed anew.
             _log.warning("Encoder features could not be kept in %s: %s", self._folder, error)
+
+
+def _keep_newest(folder: Path, budget_bytes: float) -> int:
+    """Remove what was used before all else until the budget is kept; return the bytes left."""
+    files = []
+    for path in folder.glob("*.safetensors"):
+        # Another process may remove files, too.
+        with contextlib.suppress(FileNotFoundError):
+            files.append((path.stat(), path))
+    kept = 0
+    for known, path in sorted(files, key=lambda file: file[0].st_mtime_ns, reverse=True):
+        if kept + known.st_size <= budget_bytes:
+            kept += known.st_size
+        else:
+            path.unlink(missing_ok=True)
+    return kept
 
 
 class TrainingEncoder(Protocol):
