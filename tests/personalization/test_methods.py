@@ -347,7 +347,7 @@ LORA_METHODS = {
 
 
 def useful(method: str) -> set[str]:
-    options = {"structure_tokens"}
+    options = set() if method.startswith("centralised") else {"structure_tokens"}
     if method in LORA_METHODS:
         options |= {"blocks"} | LORA_OPTIONS
     if method not in ("fedsam", "fedmsa", "centralised_fedmsa", "fedper", "fedrep", "fedsca"):
@@ -363,6 +363,11 @@ def useful(method: str) -> set[str]:
     if method in ("fedprox", "ditto"):
         options |= {"proximal"}
     return options
+
+
+def test_one_model_for_all_sites_has_no_decoder_of_a_sites_own(make_recipe) -> None:
+    with pytest.raises(ValueError, match="its decoder cannot be local"):
+        make_recipe(method="centralised", options=MethodOptions(decoder="local"))
 
 
 def test_the_table_names_every_option() -> None:

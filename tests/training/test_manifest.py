@@ -11,6 +11,7 @@ from PIL import Image
 
 from napari_fedsam.training.errors import ManifestError
 from napari_fedsam.training.manifest import load_row, read_binary_mask, read_manifest
+from napari_fedsam.training.segmentation_task import load_task
 
 HEADER = ["task", "site", "split", "image", "mask", "group"]
 ROWS = [
@@ -117,6 +118,31 @@ def test_a_row_becomes_a_sample(write, pictures: Path) -> None:
     assert sample.mask.sum() == 4 * 6 + 1
     assert sample.mask[3, 4]
     assert not sample.absent
+
+
+def test_a_scan_tells_its_pixels_size_and_a_picture_does_not(write, pictures: Path) -> None:
+    scan = sitk.GetImageFromArray(np.arange(600, dtype=np.int16).reshape(1, 20, 30))
+    scan.SetSpacing((0.5, 0.75, 4.0))
+    sitk.WriteImage(scan, pictures / "images/scan.nii.gz")
+    rows = [
+        ["polyp", "north", "test", f"images/{name}", "masks/a.png", "x"]
+        for name in ("a.png", "scan.nii.gz")
+    ]
+    picture, slice_ = (load_row(row, 1) for row in read_manifest(write(rows), "polyp"))
+    assert picture.spacing is None
+    assert slice_.spacing == pytest.approx((0.75, 0.5))
+
+
+def test_a_group_on_both_sides_of_a_split_is_refused(write, pictures: Path) -> None:
+    rows = [
+        ["polyp", "north", split, "images/a.png", "masks/a.png", f"patient {number}"]
+        for split, number in (("train", 1), ("train", 2), ("val", 3), ("test", 4))
+    ]
+    (site,) = load_task(write(rows), "polyp")
+    assert [len(part) for part in (site.train, site.val, site.test)] == [2, 1, 1]
+    for leaking in ("patient 2", "patient 3"):
+        with pytest.raises(ManifestError, match=f"the group {leaking} of north in train or val"):
+            load_task(write([*rows[:3], [*rows[3][:-1], leaking]]), "polyp")
 
 
 def test_colour_masks_are_the_structure_where_any_channel_is(tmp_path: Path) -> None:

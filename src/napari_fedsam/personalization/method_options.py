@@ -37,7 +37,9 @@ class MethodOptions(Options):
     detail_width : int
         Channels of the site's detail branch, which sees the pixels beside the encoder; 0 for none.
     load_balance : float
-        Weight of the term that keeps all experts in use (Fedus et al. 2022, Switch Transformers).
+        Weight of the term that keeps all experts in use (Fedus et al. 2022, Switch Transformers),
+        computed over the gate's decisions in one step: where that is a single one (single images,
+        `gate` "image") the term keeps the gate from being sure.
     decoder : {"frozen", "lora", "shared", "local"}
         Who owns the mask decoder; "lora" freezes it but for the output layers, which are shared
         like low-rank updates of its attention.

@@ -178,11 +178,18 @@ class Method:
         used = self.options | _COMMON.union(*(_OPTIONS_OF[module] for module in self.inserts))
         if self.decoder is not None:
             used = used - {"decoder", "personal_decoder"}
+        if self.pooled:
+            used = used - {"structure_tokens"}
         for name in MethodOptions.model_fields:
             if name not in used and getattr(options, name) != getattr(plain, name):
                 raise ValueError(
                     f"the method {self.name} has no use for the option {name}: leave it out"
                 )
+        if self.pooled and options.decoder == "local":
+            raise ValueError(
+                f"the method {self.name} trains one model for all sites: its decoder cannot be "
+                "local"
+            )
         if "experts" in self.inserts and not options.keep_something_local:
             raise ValueError(
                 f"nothing of the method {self.name} would stay at a site: keep local experts or "

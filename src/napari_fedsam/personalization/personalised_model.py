@@ -151,7 +151,10 @@ class PersonalisedModel(nn.Module):
 
     @contextmanager
     def global_view(self) -> Iterator[None]:
-        """Answer as the global model does: without anything that is the site's own."""
+        """Answer as the global model does: without a site's experts, details and copies.
+
+        A decoder, tokens or norms that are local have no global counterpart and answer here, too.
+        """
         layers = self._layers_with_experts()
         before = [layer.bypassed for layer in layers]
         without_detail = self._without_detail

@@ -1,9 +1,8 @@
 """Clicks as a user would place them, simulated from the true mask.
 
 In training, segment-anything's procedure (Kirillov et al. 2023, arXiv 2304.02643): points drawn at
-random from the region where the present mask is wrong. In evaluation, the pixel deepest inside the
-largest wrong region, as in interactive segmentation's benchmarks (Sofiiuk et al. 2021, arXiv
-2102.06583).
+random from the region where the present mask is wrong. In evaluation, the pixel deepest inside all
+that is wrong, as in interactive segmentation's benchmarks (Sofiiuk et al. 2021, arXiv 2102.06583).
 """
 
 from dataclasses import dataclass

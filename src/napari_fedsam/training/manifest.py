@@ -123,7 +123,8 @@ def load_row(row: ManifestRow, structure: int) -> TrainingSample:
             f"The mask of {row.label} has {mask.shape} pixels and the image {image.shape[:2]}: "
             "give a mask of the image's size."
         )
-    return TrainingSample(row.label, row.group, image, mask, structure)
+    spacing = scan.spacing[1:] if scan.spacing_known else None
+    return TrainingSample(row.label, row.group, image, mask, structure, spacing)
 
 
 def read_binary_mask(path: Path) -> NDArray[np.bool_]:

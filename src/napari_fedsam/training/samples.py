@@ -28,6 +28,8 @@ class TrainingSample:
         All False when the structure is absent.
     structure : int
         The structure's value in the recipe.
+    spacing : (row, column), optional
+        Pixel size in millimetres, where it is known.
     """
 
     id: str
@@ -35,6 +37,7 @@ class TrainingSample:
     image: NDArray[np.uint8]
     mask: NDArray[np.bool_]
     structure: int
+    spacing: tuple[float, float] | None = None
 
     @property
     def absent(self) -> bool:

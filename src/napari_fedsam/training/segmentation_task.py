@@ -78,7 +78,8 @@ def load_task(
     Raises
     ------
     ManifestError
-        When a file cannot be used, or a site has no test images.
+        When a file cannot be used, a site has no test images, or a group is on both sides of a
+        split.
     """
     rows = read_manifest(manifest, task)
     sites = []
@@ -90,6 +91,7 @@ def load_task(
             raise ManifestError(
                 f"The manifest {manifest} has no training or no test images for {name}: give both."
             )
+        _check_groups(manifest, name, train=[*train, *val], test=test)
         structures = structures_of(task)
         sites.append(
             TaskSite(
@@ -100,6 +102,18 @@ def load_task(
             )
         )
     return sites
+
+
+def _check_groups(
+    manifest: Path, site: str, *, train: Sequence[ManifestRow], test: Sequence[ManifestRow]
+) -> None:
+    """Refuse patients or videos that are trained on and measured."""
+    both = {row.group for row in train} & {row.group for row in test}
+    if both:
+        raise ManifestError(
+            f"The manifest {manifest} has the group {min(both)} of {site} in train or val and in "
+            "test, so that Dice would be too high: put each group into one split."
+        )
 
 
 def spread(values: Sequence[_T], count: int | None) -> list[_T]:
@@ -130,7 +144,12 @@ def _samples(
         labels = read_label_mask(row.mask)
         samples += [
             TrainingSample(
-                first.id, first.group, first.image, part.of(labels), part.structure.value
+                first.id,
+                first.group,
+                first.image,
+                part.of(labels),
+                part.structure.value,
+                first.spacing,
             )
             for part in structures
         ]

@@ -1,10 +1,13 @@
 """What the report says of hand-made results."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from napari_fedsam.app.benchmark.experiment import Run
+from napari_fedsam.app.benchmark.measuring import _measured, distance_unit
 from napari_fedsam.app.benchmark.report import write_report
 from napari_fedsam.app.benchmark.results import ResultsFolder, RunTables
 from napari_fedsam.training.samples import TrainingSample
@@ -13,10 +16,15 @@ GROUPS = 6
 
 
 def add(
-    folder: ResultsFolder, method: str, dice: dict[str, float | None], clicks: float = 5
+    folder: ResultsFolder,
+    method: str,
+    dice: dict[str, float | None],
+    clicks: float = 5,
+    seed: int = 0,
+    distances: dict[str, str] | None = None,
 ) -> None:
     """Add a run with the same Dice for every image of a site; None where it proposes nothing."""
-    run = Run(task="polyp", method=method)
+    run = Run(task="polyp", method=method, seed=seed)
     tables = RunTables(run)
     for site, value in dice.items():
         tables.add("noc90", clicks, number=2, site=site, structure="polyp", prompt="clicks")
@@ -34,6 +42,7 @@ def add(
         "environment": {"torch": "2"},
         "seconds": 1.0,
         "train_images": {},
+        "distances": distances or {},
     }
     folder.add(run, tables, facts)
 
@@ -66,3 +75,51 @@ def page(tmp_path) -> str:
 )
 def test_what_the_numbers_show_is_said(page: str, line: str) -> None:
     assert line in page
+
+
+def test_methods_are_compared_over_the_seeds_that_both_have(tmp_path) -> None:
+    folder = ResultsFolder(tmp_path / "tables")
+    add(folder, "base", {"north": None}, clicks=8)
+    for seed, dice in enumerate((0.6, 0.9)):
+        add(folder, "pfedsam", {"north": dice}, clicks=4 - 2 * seed, seed=seed)
+    add(folder, "local", {"north": 0.7})
+    add(folder, "lora_fedavg", {"north": 0.8}, seed=1, clicks=4)
+    write_report(tmp_path / "tables", tmp_path / "page.md")
+    text = (tmp_path / "page.md").read_text(encoding="utf-8")
+    for line in (
+        "- pfedsam minus local: -10.0 points over polyp",
+        "- pfedsam minus lora_fedavg: +10.0 points over polyp",
+        "pfedsam against base: -50 % over polyp",
+        "pfedsam against lora_fedavg: -50 % over polyp",
+        f"| polyp | north | {GROUPS} | -10.0 | -10.0 to -10.0 | below |",
+        "| pfedsam | 0.750 ± 0.212 | 0.750 |",
+    ):
+        assert line in text
+
+
+@pytest.mark.parametrize(
+    ("units", "sentence"),
+    [
+        (({"north": "pixels"}, {}), "Distances are in pixels."),
+        (({"north": "mm"}, {"south": "mm"}), "Distances are in millimetres."),
+        (({"north": "pixels"}, {"south": "mm"}), "in pixels, but in millimetres at south."),
+    ],
+)
+def test_the_unit_of_distances_is_told(tmp_path, units, sentence) -> None:
+    folder = ResultsFolder(tmp_path / "tables")
+    for method, distances in zip(("pfedsam", "local"), units, strict=True):
+        add(folder, method, {"north": 0.6}, distances=distances)
+    write_report(tmp_path / "tables", tmp_path / "page.md")
+    assert sentence in (tmp_path / "page.md").read_text(encoding="utf-8")
+
+
+def test_outlines_are_compared_in_millimetres_where_all_images_tell() -> None:
+    truth, shifted = np.zeros((2, 30, 30), np.bool_)
+    truth[5:20, 5:20] = shifted[5:20, 9:24] = True
+    picture = TrainingSample("a", "a", None, truth, 1)
+    scan = replace(picture, spacing=(1.0, 0.5))
+    assert distance_unit([scan, picture]) == "pixels"
+    assert distance_unit([scan, scan]) == "mm"
+    found = [dict(_measured(shifted, scan, unit)) for unit in ("pixels", "mm", None)]
+    assert found[0]["hd95"] == pytest.approx(2 * found[1]["hd95"])
+    assert found[2].keys() == {"dice"}

@@ -1,6 +1,6 @@
 """What a benchmark's results say: means per method, and differences with their uncertainty."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,46 +42,69 @@ class Difference:
         return self.judged and self.high < 0
 
 
+BySeed = dict[int, float]
+
+
 def site_means(
-    results: Sequence[Result], *, metric: str = "dice", prompt: str = "none", last: bool = True
-) -> dict[tuple[str, str, str], list[float]]:
-    """Return values by (task, method, site), one per seed, averaged over structures.
+    results: Sequence[Result], *, metric: str = "dice", prompt: str = "none"
+) -> dict[tuple[str, str, str], BySeed]:
+    """Return values after the last round by (task, method, site) and seed, over structures.
 
     Parameters
     ----------
     results : sequence of Result
         Of one protocol.
     metric, prompt : str
-    last : bool
-        Only the last round of each run.
     """
     rounds: dict[tuple[str, str], int] = {}
     for row in results:
         key = (row.task, row.method)
         rounds[key] = max(rounds.get(key, 0), row.round)
-    values: dict[tuple[str, str, str, int], list[float]] = {}
+    values: dict[tuple[str, str, str], dict[int, list[float]]] = {}
     for row in results:
-        if row.metric != metric or row.prompt != prompt:
-            continue
-        if last and row.round != rounds[row.task, row.method]:
-            continue
-        values.setdefault((row.task, row.method, row.site, row.seed), []).append(row.value)
-    means: dict[tuple[str, str, str], list[float]] = {}
-    for (task, method, site, _), found in sorted(values.items()):
-        means.setdefault((task, method, site), []).append(float(np.mean(found)))
-    return means
-
-
-def task_means(results: Sequence[Result], **which: str) -> dict[tuple[str, str], list[float]]:
-    """Return the mean over sites by (task, method), one value per seed; see `site_means`."""
-    by_site = site_means(results, **which)  # type: ignore[arg-type]
-    tables: dict[tuple[str, str], list[list[float]]] = {}
-    for (task, method, _), values in by_site.items():
-        tables.setdefault((task, method), []).append(values)
+        last = row.round == rounds.get((row.task, row.method))
+        if last and (row.metric, row.prompt) == (metric, prompt):
+            seeds = values.setdefault((row.task, row.method, row.site), {})
+            seeds.setdefault(row.seed, []).append(row.value)
     return {
-        key: [float(np.mean(seed)) for seed in zip(*sites, strict=False)]
+        key: {seed: float(np.mean(found)) for seed, found in sorted(seeds.items())}
+        for key, seeds in sorted(values.items())
+    }
+
+
+def task_means(
+    results: Sequence[Result], *, metric: str = "dice", prompt: str = "none"
+) -> dict[tuple[str, str], BySeed]:
+    """Return the mean over sites by (task, method) and seed; see `site_means`."""
+    tables: dict[tuple[str, str], list[BySeed]] = {}
+    for (task, method, _), seeds in site_means(results, metric=metric, prompt=prompt).items():
+        tables.setdefault((task, method), []).append(seeds)
+    return {
+        key: {
+            seed: float(np.mean([site[seed] for site in sites]))
+            for seed in sites[0]
+            if all(seed in site for site in sites)
+        }
         for key, sites in tables.items()
     }
+
+
+def of_both(
+    means: Mapping[tuple[str, str], BySeed], task: str, method: str, other: str
+) -> tuple[float, float] | None:
+    """Return two methods' means on a task over the seeds that both have; None without one.
+
+    Parameters
+    ----------
+    means : mapping
+        See `task_means`.
+    task, method, other : str
+    """
+    one, two = means.get((task, method), {}), means.get((task, other), {})
+    seeds = [seed for seed in one if seed in two]
+    if not seeds:
+        return None
+    return float(np.mean([one[s] for s in seeds])), float(np.mean([two[s] for s in seeds]))
 
 
 def site_differences(
@@ -101,22 +124,29 @@ def site_differences(
     list of Difference
         Seeds that both have are averaged, image by image.
     """
-    values: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+    values: dict[tuple[str, str, str], dict[str, BySeed]] = {}
     groups: dict[tuple[str, str, str], str] = {}
     for row in images:
         if row.task != task or row.metric != "dice" or row.prompt != "none":
             continue
         if row.method in (method, other):
             key = (row.site, row.image, row.structure)
-            values.setdefault(key, {}).setdefault(row.method, []).append(row.value)
+            values.setdefault(key, {}).setdefault(row.method, {})[row.seed] = row.value
             groups[key] = row.group
+    apart = {key: _apart(by, method, other) for key, by in values.items()}
     differences = []
     for site in sorted({key[0] for key in values}):
-        keys = [k for k in values if k[0] == site and {method, other} <= values[k].keys()]
-        if not keys:
+        known = {key: d for key, d in apart.items() if key[0] == site and d is not None}
+        if not known:
             continue
-        apart = [float(np.mean(values[k][method]) - np.mean(values[k][other])) for k in keys]
-        names = [groups[key] for key in keys]
-        low, high = bootstrap_interval(apart, names)
-        differences.append(Difference(site, float(np.mean(apart)), low, high, len(set(names))))
+        names = [groups[key] for key in known]
+        points = list(known.values())
+        low, high = bootstrap_interval(points, names)
+        differences.append(Difference(site, float(np.mean(points)), low, high, len(set(names))))
     return differences
+
+
+def _apart(by_method: Mapping[str, BySeed], method: str, other: str) -> float | None:
+    one, two = by_method.get(method, {}), by_method.get(other, {})
+    found = [one[seed] - two[seed] for seed in one if seed in two]
+    return float(np.mean(found)) if found else None

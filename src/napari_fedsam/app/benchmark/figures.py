@@ -69,7 +69,8 @@ def _per_site(axis: Axes, results: Sequence[Result], methods: Sequence[str]) -> 
     width = 0.8 / len(methods)
     task = results[0].task
     for index, method in enumerate(methods):
-        heights = [float(np.mean(means.get((task, method, site), [0.0]))) for site in sites]
+        by_site = [means.get((task, method, site), {0: 0.0}) for site in sites]
+        heights = [float(np.mean(list(seeds.values()))) for seeds in by_site]
         places = np.arange(len(sites)) + (index - len(methods) / 2 + 0.5) * width
         axis.bar(places, heights, width, label=method)
     axis.set_xticks(range(len(sites)), sites, rotation=20, fontsize="small")
@@ -83,7 +84,7 @@ def _against_bytes(axis: Axes, results: Sequence[Result], methods: Sequence[str]
         sent = [r.value for r in results if r.method == method and r.metric == "bytes_up"]
         if (task, method) in means:
             size = float(np.mean(sent)) / 1e6 if sent else 0.0
-            dice = float(np.mean(means[task, method]))
+            dice = float(np.mean(list(means[task, method].values())))
             axis.plot([max(size, 0.01)], [dice], "o", label=method)
     axis.set_xscale("log")
     axis.set_xlabel("MB sent by a site in a round (0.01: none)")

@@ -1,6 +1,7 @@
 """Measuring a model on a site's held-out images, into the tables of a run."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from napari_fedsam.training.surface_metrics import surface_metrics
 
 _TARGETS = {"noc85": 0.85, "noc90": 0.90}
 
+DistanceUnit = Literal["mm", "pixels"]
 Encode = Callable[[NDArray[np.uint8]], ImageEmbedding]
 
 
@@ -54,6 +56,7 @@ class HeldOutMeasurement:
         self._samples = samples
         self._tables = tables
         self._structures = structures
+        self._unit = distance_unit(samples)
         self._site = site
         self._number = number
 
@@ -77,8 +80,8 @@ class HeldOutMeasurement:
                 if given is None:
                     continue
                 answer = self._predictor.predict(embedding, given, structure=sample.structure)
-                surfaces = images and kind == "none"
-                for metric, value in _measured(answer.mask, sample, surfaces=surfaces):
+                surfaces = self._unit if images and kind == "none" else None
+                for metric, value in _measured(answer.mask, sample, surfaces):
                     values.setdefault((structure, kind, metric), []).append(value)
                     if images:
                         self._add_image(metric, value, sample, kind)
@@ -135,14 +138,23 @@ class HeldOutMeasurement:
         )
 
 
+def distance_unit(samples: Sequence[TrainingSample]) -> DistanceUnit:
+    """Return in what a site's distances are measured: millimetres only where all images tell."""
+    return "mm" if all(sample.spacing is not None for sample in samples) else "pixels"
+
+
 def _measured(
-    mask: NDArray[np.bool_], sample: TrainingSample, *, surfaces: bool
+    mask: NDArray[np.bool_], sample: TrainingSample, surfaces: DistanceUnit | None
 ) -> list[tuple[str, float]]:
-    """Return metrics with their values; none where the structure is absent."""
+    """Return metrics with their values; none where the structure is absent.
+
+    Outlines are compared only where a unit is given.
+    """
     overlap = dice(mask, sample.mask)
     if overlap is None:
         return []
-    surface = surface_metrics(mask, sample.mask) if surfaces else None
+    spacing = sample.spacing if surfaces == "mm" else None
+    surface = surface_metrics(mask, sample.mask, spacing) if surfaces else None
     if surface is None:
         return [("dice", overlap)]
     return [("dice", overlap), ("hd95", surface.hd95), ("surface_dice", surface.surface_dice)]

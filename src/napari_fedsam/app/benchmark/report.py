@@ -10,6 +10,8 @@ import numpy as np
 from napari_fedsam.app.benchmark.base_model import BASE
 from napari_fedsam.app.benchmark.comparison import (
     LEAST_GROUPS,
+    BySeed,
+    of_both,
     site_differences,
     site_means,
     task_means,
@@ -90,13 +92,43 @@ def _head(runs: dict[str, dict[str, Any]], folder: str) -> str:
         f"Made by `napari-fedsam benchmark report` from the tables in `{folder}/`; research use "
         "only.\n\n"
         f"{len(runs)} runs, {hours:.1f} hours; {_listed(rounds)} rounds, {_listed(trained)} "
-        f"training images a site, measured on: {_listed(splits)}. Every method takes the same "
-        "number of optimiser steps at a site.\n\n"
+        f"training images a site, measured on: {_listed(splits)}. {_passes(runs)}\n\n"
         f"Machine of the first run: {machine}. The recipe of every run is in "
         f"`{folder}/runs.json`.\n\n"
         "Dice is taken at probability 0.5 at the image's own resolution, per image, and averaged "
-        "over images, structures and sites. An empty prediction of a structure that is there "
-        "scores 0; these data sets have no image without the structure. Distances are in pixels."
+        "over images, structures and sites; over seeds where there are several, and methods are "
+        "compared over the seeds that both have. An empty prediction of a structure that is there "
+        f"scores 0; images without the structure are left out. {_units(runs)}"
+    )
+
+
+def _units(runs: dict[str, dict[str, Any]]) -> str:
+    places: dict[str, list[str]] = {"mm": [], "pixels": []}
+    for facts in runs.values():
+        # Runs from before sites were asked had pixels alone.
+        for site, unit in facts.get("distances", {"": "pixels"}).items():
+            places[unit].append(site)
+    if not places["mm"]:
+        return "Distances are in pixels."
+    if not places["pixels"]:
+        return "Distances are in millimetres."
+    return f"Distances are in pixels, but in millimetres at {_listed(sorted({*places['mm']}))}."
+
+
+def _passes(runs: dict[str, dict[str, Any]]) -> str:
+    """Say how often the methods go over a site's images in a round."""
+    by_task: dict[str, set[float]] = {}
+    for facts in runs.values():
+        if "recipe" in facts["run"]:
+            passes = facts["run"]["recipe"]["training"]["epochs"]
+            by_task.setdefault(facts["run"]["task"], set()).add(passes)
+    text = ", ".join(f"{task} {_listed(sorted(found))}" for task, found in sorted(by_task.items()))
+    if not text:
+        return ""
+    return (
+        f"Passes over a site's images in a round, by task: {text}. Methods of the same number of "
+        "passes take the same number of optimiser steps for each site (centralised ones take those "
+        "of all sites one after the other)."
     )
 
 
@@ -109,13 +141,17 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _mean_and_spread(values: Sequence[float] | None) -> str:
-    if not values:
+def _mean(by_seed: BySeed) -> float:
+    return float(np.mean(list(by_seed.values())))
+
+
+def _mean_and_spread(by_seed: BySeed | None) -> str:
+    if not by_seed:
         return "-"
-    mean = float(np.mean(values))
+    values = list(by_seed.values())
     if len(values) == 1:
-        return f"{mean:.3f}"
-    return f"{mean:.3f} ± {float(np.std(values, ddof=1)):.3f}"
+        return f"{values[0]:.3f}"
+    return f"{_mean(by_seed):.3f} ± {float(np.std(values, ddof=1)):.3f}"
 
 
 def _methods(results: Sequence[Result]) -> list[str]:
@@ -132,31 +168,31 @@ def _task_table(title: str, results: Sequence[Result], *, prompt: str) -> str:
     rows = []
     for method in _methods(results):
         found = [means.get((task, method)) for task in tasks]
-        known = [float(np.mean(values)) for values in found if values]
+        known = [_mean(values) for values in found if values]
         overall = f"{float(np.mean(known)):.3f}" if len(known) == len(tasks) else "-"
         rows.append([method, *(_mean_and_spread(values) for values in found), overall])
     return f"## {title}\n\n" + _markdown(["method", *tasks, "all tasks"], rows)
 
 
 def _claims(results: Sequence[Result], images: Sequence[ImageResult]) -> str:
-    means = {key: float(np.mean(values)) for key, values in task_means(results).items()}
-    lines = []
-    for other in (*_GLOBAL, "lora_fedavg_ft", "local"):
-        both = [t for t in _tasks(results) if {(t, _OURS), (t, other)} <= means.keys()]
-        if both:
-            points = 100 * float(np.mean([means[t, _OURS] - means[t, other] for t in both]))
-            lines.append(f"- {_OURS} minus {other}: {points:+.1f} points over {_listed(both)}")
-    both = [
-        t for t in _tasks(results) if {(t, "fedmsa"), (t, "centralised_fedmsa")} <= means.keys()
+    means = task_means(results)
+    pairs = [
+        *((_OURS, other) for other in (*_GLOBAL, "lora_fedavg_ft", "local")),
+        ("fedmsa", "centralised_fedmsa"),
     ]
-    if both:
-        points = 100 * float(
-            np.mean([means[t, "fedmsa"] - means[t, "centralised_fedmsa"] for t in both])
-        )
-        lines.append(
-            f"- fedmsa minus centralised_fedmsa: {points:+.1f} points over {_listed(both)}"
-        )
+    lines = []
+    for method, other in pairs:
+        both = {t: of_both(means, t, method, other) for t in _tasks(results)}
+        apart = {task: two[0] - two[1] for task, two in both.items() if two is not None}
+        if apart:
+            points = 100 * float(np.mean(list(apart.values())))
+            lines.append(f"- {method} minus {other}: {points:+.1f} points over {_listed([*apart])}")
     lines += _click_claims(results)
+    tables = (_difference_table(images, other) for other in ("local", "lora_fedavg"))
+    return "\n\n".join(["## What they show", "\n".join(lines), *filter(None, tables)])
+
+
+def _difference_table(images: Sequence[ImageResult], other: str) -> str:
     rows = [
         [
             task,
@@ -166,36 +202,31 @@ def _claims(results: Sequence[Result], images: Sequence[ImageResult]) -> str:
             f"{100 * apart.low:+.1f} to {100 * apart.high:+.1f}",
             "below" if apart.is_worse else "not below" if apart.judged else "not judged",
         ]
-        for task in _tasks(results)
-        for apart in site_differences(images, task, _OURS, "local")
+        for task in sorted({row.task for row in images})
+        for apart in site_differences(images, task, _OURS, other)
     ]
-    text = "## What they show\n\n" + "\n".join(lines)
-    if rows:
-        head = ["task", "site", "groups", "points", "95 % interval", f"{_OURS} is"]
-        text += (
-            f"\n\n{_OURS} minus training alone, at each site (intervals resampled by group; sites "
-            f"with fewer than {LEAST_GROUPS} groups are not judged):\n\n" + _markdown(head, rows)
-        )
-    return text
+    if not rows:
+        return ""
+    head = ["task", "site", "groups", "points", "95 % interval", f"{_OURS} is"]
+    return (
+        f"{_OURS} minus {other}, at each site (intervals resampled by group, which say nothing of "
+        f"what another seed would change; sites with fewer than {LEAST_GROUPS} groups are not "
+        "judged):\n\n" + _markdown(head, rows)
+    )
 
 
 def _click_claims(results: Sequence[Result]) -> list[str]:
-    counts = {
-        key: float(np.mean(values))
-        for key, values in task_means(results, metric="noc90", prompt="clicks").items()
-    }
+    counts = task_means(results, metric="noc90", prompt="clicks")
+    tasks = [task for task in _tasks(results) if task not in _WITHOUT_CLICKS]
     lines = []
     for other in (BASE, "lora_fedavg"):
-        both = [
-            task
-            for task in _tasks(results)
-            if task not in _WITHOUT_CLICKS and {(task, _OURS), (task, other)} <= counts.keys()
-        ]
-        if both:
-            ours, theirs = (sum(counts[task, m] for task in both) for m in (_OURS, other))
+        both = {task: of_both(counts, task, _OURS, other) for task in tasks}
+        known = {task: two for task, two in both.items() if two is not None}
+        if known:
+            ours, theirs = (sum(two[i] for two in known.values()) for i in (0, 1))
             lines.append(
                 f"- clicks to Dice 0.90, {_OURS} against {other}: {100 * (ours / theirs - 1):+.0f} "
-                f"% over {_listed(both)}"
+                f"% over {_listed([*known])}"
             )
     return lines
 
@@ -223,11 +254,11 @@ def _surface_table(results: Sequence[Result]) -> str:
             if apart is None or agreeing is None:
                 cells.append("-")
             else:
-                cells.append(f"{np.mean(apart):.1f} / {np.mean(agreeing):.3f}")
+                cells.append(f"{_mean(apart):.1f} / {_mean(agreeing):.3f}")
         rows.append([method, *cells])
     return (
-        "## Outlines\n\n95th percentile of the Hausdorff distance, and surface Dice at 2 pixels, "
-        "without a prompt.\n\n" + _markdown(["method", *tasks], rows)
+        "## Outlines\n\n95th percentile of the Hausdorff distance, and surface Dice at 2 pixels "
+        "or mm, without a prompt.\n\n" + _markdown(["method", *tasks], rows)
     )
 
 
@@ -262,7 +293,7 @@ def _click_table(results: Sequence[Result]) -> str:
             method,
             *(
                 " / ".join(
-                    f"{float(np.mean(tables[target][task, method])):.2f}"
+                    f"{_mean(tables[target][task, method]):.2f}"
                     if (task, method) in tables[target]
                     else "-"
                     for target in tables

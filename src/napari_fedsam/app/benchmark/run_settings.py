@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from napari_fedsam.app.benchmark.experiment import Run
+from napari_fedsam.app.benchmark.measuring import distance_unit
 from napari_fedsam.app.benchmark.results import ResultsError
 from napari_fedsam.training.samples import TrainingSample
 from napari_fedsam.training.segmentation_task import TaskSite
@@ -28,6 +29,7 @@ def settings_of(run: Run, sites: Sequence[TaskSite], split: str) -> dict[str, An
         "split": split,
         "train_images": {site.name: _images(site.train) for site in inside},
         "measured_images": {site.name: _images(held_out(site, split)) for site in measured},
+        "distances": {site.name: distance_unit(held_out(site, split)) for site in measured},
     }
 
 
