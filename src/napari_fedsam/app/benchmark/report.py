@@ -122,7 +122,10 @@ def _passes(runs: dict[str, dict[str, Any]]) -> str:
         if "recipe" in facts["run"]:
             passes = facts["run"]["recipe"]["training"]["epochs"]
             by_task.setdefault(facts["run"]["task"], set()).add(passes)
-    text = ", ".join(f"{task} {_listed(sorted(found))}" for task, found in sorted(by_task.items()))
+    text = ", ".join(
+        f"{task} {_listed([f'{n:g}' for n in sorted(found)])}"
+        for task, found in sorted(by_task.items())
+    )
     if not text:
         return ""
     return (
