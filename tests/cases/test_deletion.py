@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from napari_fedsam.cases import deletion
 from napari_fedsam.cases.errors import CaseStoreError
 from napari_fedsam.cases.store import CaseStore
 
@@ -120,6 +121,9 @@ def encoded(store) -> list[Path]:
     entries = [
         site / "cache" / f"{'a1' * 32}.safetensors",
         site / "encoded" / f"{'b2' * 32}.zarr" / "c" / "0",
+        # What was being written when somebody was killed.
+        site / "cache" / f".{'c3' * 32}.ab_12x.safetensors",
+        site / "encoded" / f".{'d4' * 32}-0a1b2c3d" / "zarr.json",
         site / "cache" / "notes.txt",
     ]
     for entry in entries:
@@ -143,3 +147,21 @@ def test_a_case_that_is_replaced_leaves_what_the_encoder_made(store, make_case) 
     features = encoded(store)
     store.delete(record.id, image_stays=True)
     assert all(entry.exists() for entry in features)
+
+
+def test_an_interrupted_deletion_takes_what_the_encoder_made_at_the_next_opening(
+    store, make_case, monkeypatch
+) -> None:
+    record = store.accept(make_case())
+    *features, _ = encoded(store)
+
+    def fails(_store):
+        raise PermissionError("locked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(deletion, "_forget_features", fails)
+        with pytest.raises(CaseStoreError):
+            store.delete(record.id)
+    assert all(entry.exists() for entry in features)
+    assert CaseStore(store.folder).records() == []
+    assert not any(entry.exists() for entry in features)

@@ -423,7 +423,7 @@ def judged(site, ask, add_cases, monkeypatch):
 
     def judge(present, candidate, number=1):
         results = iter([evaluation(present), evaluation(candidate)])
-        monkeypatch.setattr(round_work, "evaluate", lambda *_, **__: next(results))
+        monkeypatch.setattr(round_work, "judge", lambda *_: next(results))
         reply, _ = ask("evaluate", number=number)
         (metrics,) = reply.content.metric_records.values()
         return metrics

@@ -126,9 +126,19 @@ def test_small_structures_have_a_target_where_they_are(batches, samples, side) -
     small = replace(samples[0], image=np.zeros(mask.shape, np.uint8), mask=mask)
     (target,) = batches([small]).draw(1).targets[:, 0]
     rows, columns = torch.nonzero(target, as_tuple=True)
-    assert 1 <= len(rows) <= 4
+    assert 1 <= len(rows) <= 9
     centre = ((side - 1) / 2 + np.array([600, 333])) * 256 / 1200
     np.testing.assert_allclose([rows.float().mean(), columns.float().mean()], centre, atol=1)
+
+
+def test_thin_structures_have_a_target_all_along(batches, samples) -> None:
+    mask = np.zeros((900, 1200), np.bool_)
+    along = np.arange(800)
+    mask[50 + along // 2, 100 + along] = True
+    thin = replace(samples[0], image=np.zeros(mask.shape, np.uint8), mask=mask)
+    (target,) = batches([thin]).draw(1).targets[:, 0]
+    columns = torch.nonzero(target, as_tuple=True)[1].unique()
+    assert len(columns) >= 0.9 * 800 * 256 / 1200
 
 
 @pytest.mark.parametrize("jitter", [0.0, 0.3])

@@ -142,6 +142,15 @@ def test_opening_makes_room_by_what_was_not_used_for_longest(tmp_path: Path) -> 
     assert again.get("new") is not None
 
 
+def test_nothing_is_kept_once_the_folder_was_taken_away(tmp_path: Path, caplog) -> None:
+    cache = FeatureCache(tmp_path / "cache")
+    (tmp_path / "cache").rmdir()
+    cache.put("a", torch.zeros(1, 5))
+    assert cache.get("a") is None
+    assert not (tmp_path / "cache").exists()
+    assert not caplog.records
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX modes")
 def test_the_folder_is_private(tmp_path: Path) -> None:
     FeatureCache(tmp_path / "features")

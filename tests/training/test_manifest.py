@@ -140,9 +140,15 @@ def test_a_group_on_both_sides_of_a_split_is_refused(write, pictures: Path) -> N
     ]
     (site,) = load_task(write(rows), "polyp")
     assert [len(part) for part in (site.train, site.val, site.test)] == [2, 1, 1]
-    for leaking in ("patient 2", "patient 3"):
-        with pytest.raises(ManifestError, match=f"the group {leaking} of north in train or val"):
-            load_task(write([*rows[:3], [*rows[3][:-1], leaking]]), "polyp")
+    for place, patient, splits in (
+        (3, 2, "train and in test"),
+        (3, 3, "val and in test"),
+        (2, 1, "train and in val"),
+    ):
+        leaking = [list(row) for row in rows]
+        leaking[place][-1] = f"patient {patient}"
+        with pytest.raises(ManifestError, match=f"patient {patient} of north in {splits}"):
+            load_task(write(leaking), "polyp")
 
 
 def test_colour_masks_are_the_structure_where_any_channel_is(tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def methods(
     if decoder is None:
         summaries = summarise_methods(model)
     else:
-        open_to_it = [method.name for method in METHODS.values() if method.decoder is None]
+        open_to_it = [m.name for m in METHODS.values() if m.leaves_decoder_open_to(decoder)]
         summaries = summarise_methods(model, open_to_it, MethodOptions(decoder=decoder))
     if as_json:
         console.print_json(data=[summary.model_dump() for summary in summaries])

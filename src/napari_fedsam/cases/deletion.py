@@ -4,6 +4,7 @@ A case is first renamed to a hidden folder; then its files are removed, the dele
 the hidden folder goes last. Whatever was interrupted is finished at the next opening.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -31,11 +32,15 @@ _ID_LENGTH = 16
 
 # What training and annotating keep beside the store, and what their entries are called.
 _FEATURES = ("cache", "encoded")
-_FEATURE_ENTRY = re.compile(r"[0-9a-f]{64}\.(safetensors|zarr)")
+_FEATURE_ENTRY = re.compile(r"\.?[0-9a-f]{64}([.-]\w+)*")
 
 
 def delete_folders(
-    store: Path, folders: Iterable[tuple[str, Path]], *, forget_patient: bool
+    store: Path,
+    folders: Iterable[tuple[str, Path]],
+    *,
+    forget_patient: bool,
+    images_stay: bool = False,
 ) -> None:
     """Remove case folders for good.
 
@@ -47,6 +52,9 @@ def delete_folders(
         Case ids and their folders.
     forget_patient : bool
         Also forget which split their scans and patients were in.
+    images_stay : bool
+        Whether their images are still being annotated, so that what the encoder made of them may
+        stay, too.
 
     Raises
     ------
@@ -60,29 +68,32 @@ def delete_folders(
         folder.rename(target)
         hidden.append(target)
     fsync_folder(store)
+    if not images_stay:
+        _forget_features(store)
     for target in hidden:
         _finish(store, target)
 
 
-def forget_features(store: Path) -> None:
-    """Empty the folders of encoded images beside a store; they are computed again when needed.
+def _forget_features(store: Path) -> None:
+    """Remove the folders of encoded images beside a store; they are made again when needed.
 
-    Their entries do not tell which image they were made from, and could be turned back into it.
+    Their entries do not tell which image they were made from, and could be turned back into it. A
+    training that is under way keeps nothing more, for its folder is gone.
     """
     for name in _FEATURES:
         folder = store.parent / name
-        for entry in folder.iterdir() if folder.is_dir() else ():
+        for entry in list(folder.iterdir()) if folder.is_dir() else ():
             if not _FEATURE_ENTRY.fullmatch(entry.name):
                 continue
-            try:
+            # Who made it may take it away, too.
+            with contextlib.suppress(FileNotFoundError):
                 if entry.is_dir():
                     shutil.rmtree(entry)
                 else:
                     entry.unlink()
-            except FileNotFoundError:
-                pass  # Somebody else was faster.
-            except OSError as error:
-                _log.warning("Encoded images are still there in %s: %s", folder, error.strerror)
+        # It stays where it holds anything else.
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def finish_deletions(store: Path) -> None:
@@ -90,8 +101,8 @@ def finish_deletions(store: Path) -> None:
     for kind in (DELETED, FORGOTTEN):
         for hidden in sorted(store.glob(f"{kind}*")):
             try:
+                _forget_features(store)
                 _finish(store, hidden)
-                forget_features(store)
             except OSError as error:
                 _log.warning("A deleted case's files are still there: %s", error.strerror)
 

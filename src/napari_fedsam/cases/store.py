@@ -19,7 +19,7 @@ from napari_fedsam.cases.case import (
     Split,
 )
 from napari_fedsam.cases.catalogue import Catalogue
-from napari_fedsam.cases.deletion import delete_folders, finish_deletions, forget_features, report
+from napari_fedsam.cases.deletion import delete_folders, finish_deletions, report
 from napari_fedsam.cases.errors import (
     BrokenCaseError,
     CaseStoreError,
@@ -211,9 +211,7 @@ class CaseStore:
                 found.append((case_id, self._folder / case_id))
             if not found:
                 raise no_such_case(case_id, self._folder)
-            delete_folders(self._folder, found, forget_patient=False)
-        if not image_stays:
-            forget_features(self._folder)
+            delete_folders(self._folder, found, forget_patient=False, images_stay=image_stays)
         return report([case_id], self._folder)
 
     def delete_patient(self, pseudonym: str) -> DeletionReport:
@@ -243,7 +241,6 @@ class CaseStore:
                     f"No case of this patient is kept in {self._folder}; see the list of cases for "
                     "the pseudonyms."
                 )
-        forget_features(self._folder)
         return report(dict.fromkeys(case_id for case_id, _ in found), self._folder, unattributed)
 
     def verify(self) -> list[BrokenCase]:

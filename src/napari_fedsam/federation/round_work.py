@@ -88,7 +88,7 @@ class Judgement:
         if self.candidate is None:
             return (
                 f"Round {self.round}: the new model is kept but not used, for there are no "
-                f"held-out cases to judge it; {in_use} stays in use."
+                f"held-out cases with the structure to judge it; {in_use} stays in use."
             )
         dice = f"Dice {self.candidate:.3f} on held-out cases"
         if self.take:

@@ -166,6 +166,10 @@ class Method:
             return True
         return options.personal_decoder and fnmatchcase(parameter, _DECODER)
 
+    def leaves_decoder_open_to(self, owner: str) -> bool:
+        """Whether an option may say that the decoder is owned so."""
+        return self.decoder is None and not (self.pooled and owner == "local")
+
     def check_options(self, options: MethodOptions) -> None:
         """Refuse options that this method has no use for, or that leave it nothing to train.
 
@@ -185,7 +189,7 @@ class Method:
                 raise ValueError(
                     f"the method {self.name} has no use for the option {name}: leave it out"
                 )
-        if self.pooled and options.decoder == "local":
+        if self.decoder is None and not self.leaves_decoder_open_to(options.decoder):
             raise ValueError(
                 f"the method {self.name} trains one model for all sites: its decoder cannot be "
                 "local"

@@ -117,11 +117,6 @@ class PersonalisedModel(nn.Module):
         """What sees the pixels beside the encoder; None where there is none, or left out."""
         return None if self._without_detail else self.detail
 
-    @property
-    def base_name(self) -> str:
-        """Name of the base model, whose frozen parameters this one has."""
-        return self._base[0].name
-
     def preprocess(self, image: NDArray[np.uint8]) -> torch.Tensor:
         """Return the encoder's input, by the base model's own preprocessing."""
         return self._base[0].preprocess(image)

@@ -157,11 +157,11 @@ class Batches:
 def _target(mask: NDArray[np.bool_]) -> torch.Tensor:
     """Return a mask as the decoder is to answer it, (1, 256, 256) of 0 and 1.
 
-    What is smaller than half a pixel there keeps the pixels that it fills most.
+    What fills no pixel there by half keeps those that it fills at least half as much as any.
     """
     covered = mask_to_input(mask, MASK_SIDE)
-    least = min(0.5, float(covered.max()) * 0.999)
-    return (covered > least).float()
+    most = float(covered.max())
+    return (covered > (0.5 if most > 0.5 else most / 2)).float()
 
 
 def _grouped_by_image(samples: Sequence[TrainingSample]) -> list[list[TrainingSample]]:

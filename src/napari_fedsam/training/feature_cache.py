@@ -72,6 +72,9 @@ class FeatureCache:
             with atomic_path(self._folder / f"{key}.safetensors") as temporary:
                 save_file({"features": kept}, temporary)
         except (OSError, SafetensorError) as error:
+            if not self._folder.is_dir():
+                # A case was deleted meanwhile: what is still being trained on is not to be kept.
+                return
             # Training goes on without: the features are computed anew.
             _log.warning("Encoder features could not be kept in %s: %s", self._folder, error)
 

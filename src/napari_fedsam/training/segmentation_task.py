@@ -1,6 +1,7 @@
 """A manifest's task as sites with training, validation and test samples of every structure."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -91,7 +92,7 @@ def load_task(
             raise ManifestError(
                 f"The manifest {manifest} has no training or no test images for {name}: give both."
             )
-        _check_groups(manifest, name, train=[*train, *val], test=test)
+        _check_groups(manifest, name, {"train": train, "val": val, "test": test})
         structures = structures_of(task)
         sites.append(
             TaskSite(
@@ -104,16 +105,15 @@ def load_task(
     return sites
 
 
-def _check_groups(
-    manifest: Path, site: str, *, train: Sequence[ManifestRow], test: Sequence[ManifestRow]
-) -> None:
+def _check_groups(manifest: Path, site: str, parts: Mapping[str, Sequence[ManifestRow]]) -> None:
     """Refuse patients or videos that are trained on and measured."""
-    both = {row.group for row in train} & {row.group for row in test}
-    if both:
-        raise ManifestError(
-            f"The manifest {manifest} has the group {min(both)} of {site} in train or val and in "
-            "test, so that Dice would be too high: put each group into one split."
-        )
+    for one, other in itertools.combinations(parts, 2):
+        both = {row.group for row in parts[one]} & {row.group for row in parts[other]}
+        if both:
+            raise ManifestError(
+                f"The manifest {manifest} has the group {min(both)} of {site} in {one} and in "
+                f"{other}, so that Dice would be too high: put each group into one split."
+            )
 
 
 def spread(values: Sequence[_T], count: int | None) -> list[_T]:

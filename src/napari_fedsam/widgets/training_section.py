@@ -77,6 +77,11 @@ def _outcome(result: SiteTrainingResult) -> str:
             ("point", "with one click"),
         )
     ]
+    if all(dice is None for dice in after.values()):
+        return (
+            f"{cases} No held-out case shows the structure, so that the new model cannot be "
+            "judged: it is kept but not used."
+        )
     verdict = "It is in use." if result.used else "It did worse: it is kept but not used."
     return f"{cases} On {result.held_out} held-out cases: {'; '.join(rows)}. {verdict}"
 

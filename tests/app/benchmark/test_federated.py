@@ -8,12 +8,14 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from napari_fedsam.app.benchmark import federated
 from napari_fedsam.app.benchmark.experiment import ExperimentConfig
-from napari_fedsam.app.benchmark.results import ResultsFolder
+from napari_fedsam.app.benchmark.results import ResultsError, ResultsFolder
+from napari_fedsam.app.benchmark.run_settings import check_same
+from napari_fedsam.app.benchmark.run_state import load_state
 from napari_fedsam.app.benchmark.runs import run_benchmark
 from napari_fedsam.app.cli import app
 from napari_fedsam.errors import FedSamError
@@ -151,6 +153,27 @@ def test_an_interrupted_run_goes_on_with_the_same_numbers(manifest, tmp_path, do
     assert not (tmp_path / "unfinished" / "disc-lora_fedavg-seed0").exists()
 
 
+def test_other_images_are_other_settings(done, manifest) -> None:
+    text = manifest.read_text()
+    other = manifest.with_name("other.csv")
+    other.write_text(text.replace(",south-test-1\n", ",south-test-0\n"))
+    with pytest.raises(FedSamError, match="other settings .data is "):
+        run(other, done._folder, ("local",))
+
+
+def test_a_run_that_does_not_tell_its_settings_is_begun_anew(tmp_path) -> None:
+    save_file({"shared/a/w": torch.zeros(1)}, tmp_path / "state.safetensors", {"round": "1"})
+    with pytest.raises(ResultsError, match="--no-resume"):
+        load_state(tmp_path, {"shared": {}}, {}, "disc")
+
+
+def test_what_is_missing_in_a_kept_recipe_is_another_setting() -> None:
+    kept, given = {"run": {"a": 1}}, {"run": {"a": 1, "b": None}, "data": "x"}
+    with pytest.raises(ResultsError, match=r"run\.b is missing there and null here"):
+        check_same(kept, given, "It", "leave it")
+    check_same({"run": given["run"]}, given, "It", "leave it")
+
+
 @pytest.mark.parametrize(
     ("changes", "difference"),
     [
@@ -233,6 +256,13 @@ def test_the_base_model_is_measured_without_training(manifest, tmp_path) -> None
     assert {row.site for row in rows} == {"north", "south"}
     assert min(values(folder, "dice", prompt="box").values()) > 0.5
     assert len({row.image for row in images}) == 4
+
+
+def test_measuring_the_base_model_again_keeps_the_clicks(manifest, tmp_path) -> None:
+    folder = run(manifest, tmp_path, ("base",), clicks=True)
+    before = [sorted(map(repr, table)) for table in folder.tables()]
+    run(manifest, tmp_path, ("base",), again=True)
+    assert [sorted(map(repr, table)) for table in folder.tables()] == before
 
 
 def test_an_unseen_site_is_measured_and_not_trained_on(manifest, tmp_path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from napari_fedsam.app.benchmark.experiment import Run
 from napari_fedsam.app.benchmark.measuring import _measured, distance_unit
-from napari_fedsam.app.benchmark.report import write_report
+from napari_fedsam.app.benchmark.report import _units, write_report
 from napari_fedsam.app.benchmark.results import ResultsFolder, RunTables
 from napari_fedsam.training.samples import TrainingSample
 
@@ -21,7 +21,6 @@ def add(
     dice: dict[str, float | None],
     clicks: float = 5,
     seed: int = 0,
-    distances: dict[str, str] | None = None,
 ) -> None:
     """Add a run with the same Dice for every image of a site; None where it proposes nothing."""
     run = Run(task="polyp", method=method, seed=seed)
@@ -42,7 +41,6 @@ def add(
         "environment": {"torch": "2"},
         "seconds": 1.0,
         "train_images": {},
-        "distances": distances or {},
     }
     folder.add(run, tables, facts)
 
@@ -100,17 +98,20 @@ def test_methods_are_compared_over_the_seeds_that_both_have(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("units", "sentence"),
     [
-        (({"north": "pixels"}, {}), "Distances are in pixels."),
-        (({"north": "mm"}, {"south": "mm"}), "Distances are in millimetres."),
-        (({"north": "pixels"}, {"south": "mm"}), "in pixels, but in millimetres at south."),
+        (("pixels", "pixels"), "Distances are in pixels."),
+        (("mm", "mm"), "Distances are in millimetres."),
+        (("pixels", "mm"), "in pixels, but in millimetres for heart."),
+        ((None, None), "Distances are in pixels."),
     ],
 )
-def test_the_unit_of_distances_is_told(tmp_path, units, sentence) -> None:
-    folder = ResultsFolder(tmp_path / "tables")
-    for method, distances in zip(("pfedsam", "local"), units, strict=True):
-        add(folder, method, {"north": 0.6}, distances=distances)
-    write_report(tmp_path / "tables", tmp_path / "page.md")
-    assert sentence in (tmp_path / "page.md").read_text(encoding="utf-8")
+def test_the_unit_of_distances_is_told(units, sentence) -> None:
+    runs = {
+        task: {"run": {"task": task, "recipe": {}}} | ({"distances": unit} if unit else {})
+        for task, unit in zip(("polyp", "heart"), units, strict=True)
+    }
+    # The base model has no outlines.
+    runs["base"] = {"run": {"task": "polyp"}, "distances": "pixels"}
+    assert sentence in _units(runs)
 
 
 def test_outlines_are_compared_in_millimetres_where_all_images_tell() -> None:

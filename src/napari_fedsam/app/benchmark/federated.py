@@ -164,7 +164,7 @@ class FederatedRun:
         self._measure_clicks()
         self._measure_further()
         self._tell(f"{self.run.name} measured again")
-        return facts | {"measured_by": environment()}
+        return facts | {"distances": self._settings["distances"], "measured_by": environment()}
 
     def _measures(self, row: Result | ImageResult) -> bool:
         """Whether such numbers of the last round are measured now."""
@@ -266,6 +266,7 @@ class FederatedRun:
             self._names,
             site=site,
             number=number,
+            unit=self._settings["distances"],
         )
 
     def _line(self, number: int, seconds: float) -> str:

@@ -38,6 +38,8 @@ class HeldOutMeasurement:
         What the tables call the images' site.
     number : int
         The round.
+    unit : {"mm", "pixels"}
+        Of distances between outlines.
     """
 
     def __init__(
@@ -50,13 +52,14 @@ class HeldOutMeasurement:
         *,
         site: str,
         number: int,
+        unit: DistanceUnit = "pixels",
     ) -> None:
         self._predictor = predictor
         self._encode = encode
         self._samples = samples
         self._tables = tables
         self._structures = structures
-        self._unit = distance_unit(samples)
+        self._unit: DistanceUnit = unit
         self._site = site
         self._number = number
 
@@ -80,7 +83,9 @@ class HeldOutMeasurement:
                 if given is None:
                     continue
                 answer = self._predictor.predict(embedding, given, structure=sample.structure)
-                surfaces = self._unit if images and kind == "none" else None
+                surfaces: DistanceUnit | None = None
+                if images and kind == "none":
+                    surfaces = self._unit
                 for metric, value in _measured(answer.mask, sample, surfaces):
                     values.setdefault((structure, kind, metric), []).append(value)
                     if images:
@@ -139,7 +144,7 @@ class HeldOutMeasurement:
 
 
 def distance_unit(samples: Sequence[TrainingSample]) -> DistanceUnit:
-    """Return in what a site's distances are measured: millimetres only where all images tell."""
+    """Return in what a task's distances are measured: millimetres only where all images tell."""
     return "mm" if all(sample.spacing is not None for sample in samples) else "pixels"
 
 

@@ -103,16 +103,16 @@ def _head(runs: dict[str, dict[str, Any]], folder: str) -> str:
 
 
 def _units(runs: dict[str, dict[str, Any]]) -> str:
-    places: dict[str, list[str]] = {"mm": [], "pixels": []}
+    tasks: dict[str, set[str]] = {"mm": set(), "pixels": set()}
     for facts in runs.values():
-        # Runs from before sites were asked had pixels alone.
-        for site, unit in facts.get("distances", {"": "pixels"}).items():
-            places[unit].append(site)
-    if not places["mm"]:
+        # The base model proposes nothing; earlier runs had pixels alone.
+        if "recipe" in facts["run"]:
+            tasks[facts.get("distances", "pixels")].add(facts["run"]["task"])
+    if not tasks["mm"]:
         return "Distances are in pixels."
-    if not places["pixels"]:
+    if not tasks["pixels"]:
         return "Distances are in millimetres."
-    return f"Distances are in pixels, but in millimetres at {_listed(sorted({*places['mm']}))}."
+    return f"Distances are in pixels, but in millimetres for {_listed(sorted(tasks['mm']))}."
 
 
 def _passes(runs: dict[str, dict[str, Any]]) -> str:

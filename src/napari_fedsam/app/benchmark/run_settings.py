@@ -1,5 +1,6 @@
 """What a run's numbers depend on, so that those of other settings are never taken for them."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +10,8 @@ from napari_fedsam.app.benchmark.measuring import distance_unit
 from napari_fedsam.app.benchmark.results import ResultsError
 from napari_fedsam.training.samples import TrainingSample
 from napari_fedsam.training.segmentation_task import TaskSite
+
+_MISSING = object()
 
 
 def settings_of(run: Run, sites: Sequence[TaskSite], split: str) -> dict[str, Any]:
@@ -29,7 +32,8 @@ def settings_of(run: Run, sites: Sequence[TaskSite], split: str) -> dict[str, An
         "split": split,
         "train_images": {site.name: _images(site.train) for site in inside},
         "measured_images": {site.name: _images(held_out(site, split)) for site in measured},
-        "distances": {site.name: distance_unit(held_out(site, split)) for site in measured},
+        "distances": distance_unit([s for site in measured for s in held_out(site, split)]),
+        "data": _digest([*(s.train for s in inside), *(held_out(s, split) for s in measured)]),
     }
 
 
@@ -44,7 +48,8 @@ def check_same(kept: Mapping[str, Any], given: Mapping[str, Any], what: str, adv
     Parameters
     ----------
     kept, given : dict
-        See `settings_of`; what only one of them tells is not compared.
+        See `settings_of`. Of these facts themselves, those that only one of them tells are not
+        compared; within the recipe what is missing differs, for its default was another then.
     what, advice : str
         Beginning and end of the message.
 
@@ -59,6 +64,12 @@ def check_same(kept: Mapping[str, Any], given: Mapping[str, Any], what: str, adv
             raise ResultsError(f"{what} has other settings ({difference}): {advice}.")
 
 
+def _digest(parts: Sequence[Sequence[TrainingSample]]) -> str:
+    """Return the SHA-256 of which images are trained on and measured, and of their groups."""
+    named = [[(sample.id, sample.group, sample.structure) for sample in part] for part in parts]
+    return hashlib.sha256(json.dumps(named).encode()).hexdigest()
+
+
 def _images(samples: Sequence[TrainingSample]) -> int:
     return len({sample.id for sample in samples})
 
@@ -68,8 +79,9 @@ def _difference(kept: Any, given: Any, path: str) -> str:
         return ""
     if isinstance(kept, dict) and isinstance(given, dict):
         found = (
-            _difference(kept.get(key), given.get(key), f"{path}.{key}")
+            _difference(kept.get(key, _MISSING), given.get(key, _MISSING), f"{path}.{key}")
             for key in sorted({*kept, *given})
         )
         return next(filter(None, found))
-    return f"{path} is {json.dumps(kept)} there and {json.dumps(given)} here"
+    there, here = ("missing" if value is _MISSING else json.dumps(value) for value in (kept, given))
+    return f"{path} is {there} there and {here} here"

@@ -8,6 +8,7 @@ from typing import Any
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from napari_fedsam.app.benchmark.results import ResultsError
 from napari_fedsam.app.benchmark.run_settings import check_same
 from napari_fedsam.files import atomic_path
 from napari_fedsam.personalization.personalised_model import State
@@ -53,13 +54,18 @@ def load_state(folder: Path, states: SiteStates, settings: Mapping[str, Any], na
     Raises
     ------
     ResultsError
-        When the run was begun with other settings.
+        When the run was begun with other settings, or does not tell.
     """
     path = folder / _FILE
     if not path.exists():
         return 0
     with safe_open(path, framework="pt") as kept:
         facts = kept.metadata()
+        if "settings" not in facts:
+            raise ResultsError(
+                f"The unfinished run {name} does not tell its settings: begin it anew with "
+                "--no-resume."
+            )
         advice = "take those, begin it anew with --no-resume, or choose another --out"
         check_same(json.loads(facts["settings"]), settings, f"The unfinished run {name}", advice)
         for key in kept.keys():  # noqa: SIM118 - it is no mapping

@@ -97,6 +97,10 @@ def run_benchmark(
                 tables, facts = measure_base_model(
                     run, sites, device=chosen, cache=cache, split=split, clicks=clicks
                 )
+                if not clicks:
+                    earlier = results.of(run)
+                    tables.results += [row for row in earlier[0] if row.prompt == "clicks"]
+                    tables.images += [row for row in earlier[1] if row.prompt == "clicks"]
                 results.add(run, tables, facts)
         trained = [method for method in methods if method != BASE]
         for seed, method, unseen in itertools.product(seeds, trained, left_out):
