@@ -1,7 +1,9 @@
 """The records of all cases in memory, kept in step with the folders."""
 
+import contextlib
 import logging
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from napari_fedsam.cases.case import CaseRecord
@@ -57,15 +59,17 @@ class Catalogue:
             for gone in self._records.keys() - names:
                 del self._records[gone]
             unknown = sorted(names - self._records.keys())
+        broken = []
         for case_id in unknown:
             try:
                 self.add(read_record(self._folder / case_id))
             except BrokenCaseError as error:
-                self._put_aside_or_skip(error)
+                broken.append(error)
             except NewerCaseError as error:
                 _log.warning("%s", error)
             except OSError as error:
                 _log.warning("Case %s cannot be read: %s", case_id, error.strerror)
+        self._put_all_aside(broken)
 
     def add(self, record: CaseRecord) -> None:
         """Take a record in that has just been read or written."""
@@ -86,13 +90,9 @@ class Catalogue:
             When it cannot be moved.
         """
         with self._lock.held():
-            if not (self._folder / error.case_id).is_dir():
-                return no_such_case(error.case_id, self._folder)
-            target = set_aside(self._folder, error.case_id, error.reason)
-            with self._memory:
-                self._records.pop(error.case_id, None)
+            told = self._move_aside(error)
             self.write_index()
-        return BrokenCaseError(error.case_id, error.reason, target)
+        return told
 
     def write_index(self) -> None:
         """Write the index; a failure only leaves the old one, for the folders are what counts."""
@@ -101,8 +101,24 @@ class Catalogue:
         except OSError as error:
             _log.warning("The index of the cases was not written: %s", error.strerror)
 
-    def _put_aside_or_skip(self, error: BrokenCaseError) -> None:
-        try:
-            _log.warning("%s", self.put_aside(error))
-        except OSError as reason:
-            _log.warning("%s It could not be set aside: %s", error, reason.strerror)
+    def _move_aside(self, error: BrokenCaseError) -> CaseStoreError:
+        if not (self._folder / error.case_id).is_dir():
+            return no_such_case(error.case_id, self._folder)
+        target = set_aside(self._folder, error.case_id, error.reason)
+        with self._memory:
+            self._records.pop(error.case_id, None)
+        return BrokenCaseError(error.case_id, error.reason, target)
+
+    def _put_all_aside(self, errors: Sequence[BrokenCaseError]) -> None:
+        for error in errors:
+            try:
+                with self._lock.held():
+                    told = self._move_aside(error)
+            except OSError as reason:
+                _log.warning("%s It could not be set aside: %s", error, reason.strerror)
+            else:
+                _log.warning("%s", told)
+        if errors:
+            # Not sooner: the index tells whose the others were.
+            with contextlib.suppress(OSError), self._lock.held():
+                self.write_index()
