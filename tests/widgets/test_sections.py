@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
+from napari_fedsam.annotation.local_training import TrainingState
 from napari_fedsam.annotation.model_in_use import ModelInUse
 from napari_fedsam.annotation.model_source import SITE_MODEL
 from napari_fedsam.cases.case import NewCase, Structure
 from napari_fedsam.cases.store import CaseStore
 from napari_fedsam.federation.site_state import Phase, SiteState
+from napari_fedsam.training.site_training import SiteTrainingResult
 from napari_fedsam.widgets.cases_section import CasesSection
 from napari_fedsam.widgets.federation_section import FederationSection
 from napari_fedsam.widgets.model_section import ModelSection
+from napari_fedsam.widgets.training_section import TrainingSection
 
 pytestmark = pytest.mark.window
 
@@ -25,6 +28,31 @@ def federation(qtbot):
     section = FederationSection()
     qtbot.addWidget(section)
     return section
+
+
+WORSE = {"none": 0.5, "box": 0.8, "point": 0.7}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "sentence"),
+    [
+        ({"after": {"none": 0.9, "box": 0.9, "point": None}, "used": True}, "It is in use."),
+        ({"after": WORSE}, "Dice with a box: 0.90 before, 0.80 now"),
+        ({"after": WORSE}, "It did worse: it is kept but not used."),
+        ({"after": dict.fromkeys(WORSE)}, "No held-out case shows the structure"),
+        ({"after": dict.fromkeys(WORSE), "held_out": 0}, "There are no held-out cases"),
+    ],
+)
+def test_what_training_here_came_to_is_told(qtbot, outcome, sentence):
+    section = TrainingSection()
+    qtbot.addWidget(section)
+    facts = {"version": 1, "cases": 3, "held_out": 2, "used": False}
+    before = {"before": dict.fromkeys(WORSE, 0.9)}
+    result = SiteTrainingResult(**(facts | before | outcome))
+    section.show_state(TrainingState(status="done", result=result))
+    text = section.outcome.text()
+    assert text.startswith("Trained on 3 cases.")
+    assert sentence in text
 
 
 def test_without_a_profile_there_is_nothing_to_join(federation):
