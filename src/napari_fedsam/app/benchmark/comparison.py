@@ -43,6 +43,7 @@ class Difference:
 
 
 BySeed = dict[int, float]
+"""A number of each seed."""
 
 
 def site_means(

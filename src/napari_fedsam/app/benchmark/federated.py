@@ -20,7 +20,7 @@ from napari_fedsam.app.benchmark.results import (
     ResultsError,
     RunTables,
 )
-from napari_fedsam.app.benchmark.run_settings import held_out, settings_of
+from napari_fedsam.app.benchmark.run_settings import held_out, settings_of, sites_of
 from napari_fedsam.app.benchmark.run_state import SiteStates, load_state, save_state
 from napari_fedsam.personalization.personalised_model import PersonalisedModel
 from napari_fedsam.personalization.recipe import Recipe
@@ -85,8 +85,7 @@ class FederatedRun:
     ) -> None:
         self.run = run
         self.folder = unfinished_folder(folder, run)
-        self._sites = [site for site in sites if site.name != run.unseen]
-        measured = [s for s in sites if s.name == run.unseen] if run.unseen else self._sites
+        self._sites, measured = sites_of(run, sites)
         self._held_out = {site.name: held_out(site, split) for site in measured}
         self._cache = cache
         self._clicks = clicks

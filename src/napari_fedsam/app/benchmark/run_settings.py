@@ -25,8 +25,7 @@ def settings_of(run: Run, sites: Sequence[TaskSite], split: str) -> dict[str, An
     split : {"test", "val"}
         What is measured.
     """
-    inside = [site for site in sites if site.name != run.unseen]
-    measured = [site for site in sites if site.name == run.unseen] if run.unseen else inside
+    inside, measured = sites_of(run, sites)
     return {
         "run": json.loads(run.model_dump_json()),
         "split": split,
@@ -35,6 +34,12 @@ def settings_of(run: Run, sites: Sequence[TaskSite], split: str) -> dict[str, An
         "distances": distance_unit([s for site in measured for s in held_out(site, split)]),
         "data": _digest([*(s.train for s in inside), *(held_out(s, split) for s in measured)]),
     }
+
+
+def sites_of(run: Run, sites: Sequence[TaskSite]) -> tuple[list[TaskSite], list[TaskSite]]:
+    """Return the sites that a run trains at, and those that it measures."""
+    inside = [site for site in sites if site.name != run.unseen]
+    return inside, [site for site in sites if site.name == run.unseen] if run.unseen else inside
 
 
 def held_out(site: TaskSite, split: str) -> list[TrainingSample]:
