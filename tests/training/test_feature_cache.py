@@ -44,12 +44,53 @@ def test_prefix_and_suffix_are_the_encoder(personalise, samples, blocks: int) ->
 def test_the_prefix_holds_all_that_is_frozen_and_nothing_that_learns(pair) -> None:
     model, split, pixels = pair
     assert not split.prefix(pixels).requires_grad
+    stages = model.encoder_stages()
+    cut = len(split._prefix)
+    assert not any(p.requires_grad for stage in stages[:cut] for p in stage.parameters())
+    assert any(p.requires_grad for p in stages[cut].parameters())
+
+
+@pytest.mark.parametrize(
+    ("network", "method"),
+    [
+        ("personalise", "pfedsam"),
+        ("personalise", "local_norm"),
+        ("small", "pfedsam"),
+        ("small", "fedmsa"),
+        ("small", "fedsam"),
+        ("small", "local_norm"),
+    ],
+)
+def test_gradients_of_the_suffix_are_those_of_the_encoder(
+    request, samples, network: str, method: str
+) -> None:
+    model = request.getfixturevalue(network)(method=method)
+    random = torch.Generator().manual_seed(5)
+
+    def varied(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        # Inserted modules begin at zero, where most have no gradient.
+        return {k: v + 0.02 * torch.randn(v.shape, generator=random) for k, v in state.items()}
+
+    model.load_shared(varied(model.shared_state()))
+    model.load_local(varied(model.local_state()))
+    split = EncoderSplit(model, bf16=False)
+    pixels = model.preprocess(samples[0].image)
     learning = [p for p in model.image_encoder.parameters() if p.requires_grad]
-    in_suffix = {id(p) for stage in split._suffix for p in stage.parameters()}
-    assert {id(p) for p in learning} <= in_suffix
-    assert any(p.requires_grad for p in split._suffix[0].parameters())
-    split.suffix(split.prefix(pixels).float(), pixels).sum().backward()
-    assert all(p.grad is not None for p in learning if p.ndim == 3)
+    if model.detail_branch is not None:
+        learning += list(model.detail_branch.parameters())
+    weights = torch.randn(1, 256, 64, 64, generator=random)
+    with model.attention_biases_in_training():
+        found, expected = (
+            torch.autograd.grad((embedding * weights).mean(), learning)
+            for embedding in (
+                split.suffix(split.prefix(pixels), pixels),
+                add_details(model, model.image_encoder(pixels), pixels),
+            )
+        )
+    whole = torch.stack([gradient.norm() for gradient in expected]).norm()
+    for mine, theirs in zip(found, expected, strict=True):
+        assert theirs.norm() > 0
+        assert (mine - theirs).norm() < 1e-3 * theirs.norm() + 1e-6 * whole
 
 
 def test_under_fedsam_nothing_is_left_to_cache(personalise) -> None:

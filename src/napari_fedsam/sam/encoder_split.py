@@ -5,7 +5,6 @@ gives the same output in every epoch and every round.
 """
 
 import hashlib
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,22 +13,23 @@ from numpy.typing import NDArray
 from napari_fedsam.sam.fast_encoder import (
     add_details,
     content_hash,
+    fast_learning_stages,
     fast_stages,
     first_trainable,
 )
 from napari_fedsam.sam.predictor import has_fast_bf16
-from napari_fedsam.sam.protocol import PromptableModel, Stage
+from napari_fedsam.sam.protocol import PromptableModel
 
 
 class EncoderSplit:
-    """The frozen prefix of an image encoder, on fused operators, and the rest as it is.
+    """The frozen prefix of an image encoder, and the rest, both on fused operators.
 
     Parameters
     ----------
     model : PromptableModel
         With `requires_grad` set on what is to be trained.
     bf16 : bool, optional
-        Run the prefix in bfloat16; by default where the processor has native bfloat16 products.
+        Compute in bfloat16; by default where the processor has native bfloat16 products.
     """
 
     def __init__(self, model: PromptableModel, *, bf16: bool | None = None) -> None:
@@ -43,7 +43,7 @@ class EncoderSplit:
         # Frozen stages are the base model's, whatever the method inserts after them.
         self._content = content_hash(stages[:cut], f"{dtype} {cut}")
         self._prefix = fast_stages(stages[:cut], dtype)
-        self._suffix: Sequence[Stage] = stages[cut:]
+        self._suffix = fast_learning_stages(stages[cut:], dtype)
 
     def key(self, image: NDArray[np.uint8]) -> str:
         """Return what an image's prefix output is cached under: weights, precision and content."""

@@ -32,6 +32,24 @@ def fast_stages(stages: Sequence[Stage], dtype: torch.dtype) -> list[Stage]:
     ]
 
 
+def fast_learning_stages(stages: Sequence[Stage], dtype: torch.dtype) -> list[Stage]:
+    """Return an encoder's trainable stages with what is frozen in them on fused operators.
+
+    Gradients go through them, and what is trained is used with the weights that it has at the time.
+
+    Parameters
+    ----------
+    stages, dtype
+        See `fast_stages`.
+    """
+    return [
+        fast_tiny_vit.fast_learning_stage(stage, dtype)
+        or fast_vit.fast_learning_stage(stage, dtype)
+        or stage
+        for stage in stages
+    ]
+
+
 class FastEncoder:
     """A model's image encoder on fused operators.
 

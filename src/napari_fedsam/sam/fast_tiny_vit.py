@@ -19,6 +19,7 @@ from napari_fedsam.sam.fused_ops import (
     LiveModule,
     Norm,
     exact_types,
+    is_frozen,
     windowed,
 )
 from napari_fedsam.sam.lite_medsam import TokensToMap, tiny_vit
@@ -47,6 +48,34 @@ def fast_stage(stage: Stage, dtype: torch.dtype) -> Stage | None:
     if found is None or not _is_as_published(stage, kinds):
         return None
     return found(stage, dtype)
+
+
+def fast_learning_stage(stage: Stage, dtype: torch.dtype) -> Stage | None:
+    """Return a block or the neck on fused operators that gradients go through.
+
+    Attention and MLP are run as they are, with whatever a method has put into them.
+
+    Parameters
+    ----------
+    stage : callable
+        One of `LiteMedSam.encoder_stages()`.
+    dtype : torch.dtype
+        See `fast_stage`.
+
+    Returns
+    -------
+    callable or None
+        None where it is another stage, or something else in it is trained.
+    """
+    kinds = tiny_vit()
+    if not _is_as_published(stage, kinds):
+        return None
+    block: Any = stage
+    if type(block) is kinds.TinyViTBlock and is_frozen(block.local_conv):
+        return _Block(block, dtype, learns=True)
+    if type(stage) is TokensToMap and is_frozen(stage.neck):
+        return _Neck(stage, dtype)
+    return None
 
 
 def _is_as_published(stage: Stage, kinds: ModuleType) -> bool:
@@ -135,20 +164,26 @@ class _Attention:
 
 
 class _Block:
-    def __init__(self, block: Any, dtype: torch.dtype) -> None:
+    def __init__(self, block: Any, dtype: torch.dtype, *, learns: bool = False) -> None:
         kinds = tiny_vit()
         attention, mlp = block.attn, block.mlp
         self._resolution: tuple[int, int] = block.input_resolution
         self._window = int(block.window_size)
         self._dtype = dtype
         self._attention: Stage = LiveModule(attention, dtype)
-        if type(attention) is kinds.Attention and exact_types(
-            [(attention.qkv, nn.Linear), (attention.proj, nn.Linear)]
+        if (
+            not learns
+            and type(attention) is kinds.Attention
+            and exact_types([(attention.qkv, nn.Linear), (attention.proj, nn.Linear)])
         ):
             self._attention = _Attention(attention, dtype)
         self._local = _convolution(block.local_conv, dtype)
         self._live_mlp: Stage | None = None
-        if type(mlp) is kinds.Mlp and exact_types([(mlp.fc1, nn.Linear), (mlp.fc2, nn.Linear)]):
+        if (
+            not learns
+            and type(mlp) is kinds.Mlp
+            and exact_types([(mlp.fc1, nn.Linear), (mlp.fc2, nn.Linear)])
+        ):
             self._norm = Norm(mlp.norm, dtype)
             self._widen = Linear(mlp.fc1.weight, mlp.fc1.bias, dtype)
             self._narrow = Linear(mlp.fc2.weight, mlp.fc2.bias, dtype)
@@ -183,5 +218,4 @@ class _Neck:
     def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
         side = int(tokens.shape[1] ** 0.5)
         grid = tokens.to(self._dtype).view(len(tokens), side, side, -1).permute(0, 3, 1, 2)
-        embedding = self._last(self._second(self._norm(self._first(grid))).float())
-        return embedding.contiguous()
+        return self._last(self._second(self._norm(self._first(grid))).float())

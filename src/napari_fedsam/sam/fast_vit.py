@@ -17,6 +17,7 @@ from napari_fedsam.sam.fused_ops import (
     LiveModule,
     Norm,
     exact_types,
+    is_frozen,
     windowed,
 )
 from napari_fedsam.sam.protocol import Stage
@@ -47,6 +48,33 @@ def fast_stage(stage: Stage, dtype: torch.dtype) -> Stage | None:
         kinds_inside = [type(part) for part in stage.neck.children()]
         if kinds_inside == [nn.Conv2d, LayerNorm2d] * 2:
             return _Neck(stage, dtype)
+    return None
+
+
+def fast_learning_stage(stage: Stage, dtype: torch.dtype) -> Stage | None:
+    """Return a block or the neck on fused operators that gradients go through.
+
+    Attention and MLP are run as they are, with whatever a method has put into them.
+
+    Parameters
+    ----------
+    stage : callable
+        One of `SegmentAnything.encoder_stages()`.
+    dtype : torch.dtype
+        See `fast_stage`.
+
+    Returns
+    -------
+    callable or None
+        None where it is another stage, or something else in it is trained.
+    """
+    from segment_anything.modeling import image_encoder as kinds
+
+    block: Any = stage
+    if type(block) is kinds.Block and is_frozen(block.norm1) and is_frozen(block.norm2):
+        return _Block(block, dtype, learns=True)
+    if type(stage) is NeckStage and is_frozen(stage.neck):
+        return fast_stage(stage, dtype)
     return None
 
 
@@ -128,7 +156,7 @@ def _attended(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor
 
 
 class _Block:
-    def __init__(self, block: Any, dtype: torch.dtype) -> None:
+    def __init__(self, block: Any, dtype: torch.dtype, *, learns: bool = False) -> None:
         from segment_anything.modeling import image_encoder as kinds
         from segment_anything.modeling.common import MLPBlock
 
@@ -139,14 +167,17 @@ class _Block:
         self._between = Norm(block.norm2, dtype)
         self._attention: Stage = LiveModule(attention, dtype)
         if (
-            type(attention) is kinds.Attention
+            not learns
+            and type(attention) is kinds.Attention
             and attention.use_rel_pos
             and exact_types([(attention.qkv, nn.Linear), (attention.proj, nn.Linear)])
         ):
             self._attention = _Attention(attention, dtype)
         self._mlp: Stage | None = None
-        if type(mlp) is MLPBlock and exact_types(
-            [(mlp.lin1, nn.Linear), (mlp.act, nn.GELU), (mlp.lin2, nn.Linear)]
+        if (
+            not learns
+            and type(mlp) is MLPBlock
+            and exact_types([(mlp.lin1, nn.Linear), (mlp.act, nn.GELU), (mlp.lin2, nn.Linear)])
         ):
             self._widen = Linear(mlp.lin1.weight, mlp.lin1.bias, dtype)
             self._narrow = Linear(mlp.lin2.weight, mlp.lin2.bias, dtype)
@@ -175,4 +206,4 @@ class _Neck:
 
     def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
         grid = tokens.to(self._dtype).permute(0, 3, 1, 2)
-        return self._last(self._second(self._norm(self._first(grid))).float()).contiguous()
+        return self._last(self._second(self._norm(self._first(grid))).float())

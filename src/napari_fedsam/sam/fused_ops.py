@@ -166,6 +166,11 @@ def exact_types(pairs: Iterable[tuple[object, type]]) -> bool:
     return all(type(thing) is kind for thing, kind in pairs)
 
 
+def is_frozen(part: nn.Module) -> bool:
+    """Whether none of a part's parameters is trained."""
+    return not any(parameter.requires_grad for parameter in part.parameters())
+
+
 class LiveModule:
     """A part that is run as it is, with the weights that it has at the time.
 

@@ -88,8 +88,10 @@ class PromptedLoss:
         return loss
 
     def _embeddings(self, batch: Batch) -> torch.Tensor:
-        # Its gradient is much quicker than that of indexing.
         embeddings = self._encoder.suffix(batch.features, batch.pixels)
+        if batch.image_of.tolist() == list(range(len(embeddings))):
+            return embeddings
+        # Its gradient is much quicker than that of indexing.
         return embeddings.index_select(0, batch.image_of)
 
     def _decode(self, batch: Batch, embeddings: torch.Tensor, prompts: SimulatedPrompts) -> Answer:

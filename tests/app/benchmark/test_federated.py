@@ -1,67 +1,20 @@
-"""Runs of the federated benchmark: their numbers, their resume, and every engine alike."""
+"""Runs of the federated benchmark: their numbers, and every engine alike."""
 
 import json
-import re
-import shutil
 import subprocess
 import sys
 
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from napari_fedsam.app.benchmark import federated
 from napari_fedsam.app.benchmark.experiment import ExperimentConfig
-from napari_fedsam.app.benchmark.results import ResultsError, ResultsFolder
-from napari_fedsam.app.benchmark.run_settings import check_same
-from napari_fedsam.app.benchmark.run_state import load_state
-from napari_fedsam.app.benchmark.runs import run_benchmark
+from napari_fedsam.app.benchmark.results import ResultsFolder
 from napari_fedsam.app.cli import app
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.training.errors import ManifestError
 
-QUICK = ExperimentConfig(training={"epochs": 1, "augmentations": 0, "batch_size": 1})
 
-
-def run(manifest, out, methods=("lora_fedavg",), **changes):
-    options = {
-        "rounds": 2,
-        "seeds": [0],
-        "protocol": "in_federation",
-        "config": QUICK,
-        "train_images": None,
-        "split": "test",
-        "clicks": False,
-        "engine": "direct",
-        "device": "cpu",
-        "tell": lambda _line: None,
-    }
-    run_benchmark(manifest, ["disc"], methods, out, **(options | changes))
-    return ResultsFolder(out)
-
-
-def values(folder, metric, **which):
-    return {
-        (row.method, row.site, row.round): row.value
-        for row in folder.tables()[0]
-        if row.metric == metric and all(getattr(row, k) == v for k, v in which.items())
-    }
-
-
-@pytest.fixture(scope="module")
-def done(manifest, tmp_path_factory):
-    return run(
-        manifest,
-        tmp_path_factory.mktemp("bench"),
-        ("lora_fedavg", "local"),
-        clicks=True,
-        further_data=manifest,
-        save_models=True,
-    )
-
-
-def test_every_site_round_and_prompt_is_measured(done) -> None:
+def test_every_site_round_and_prompt_is_measured(values, done) -> None:
     proposals = values(done, "dice", prompt="none", protocol="in_federation")
     assert set(proposals) == {
         (method, site, number)
@@ -76,7 +29,7 @@ def test_every_site_round_and_prompt_is_measured(done) -> None:
     assert set(values(done, "hd95")) == set(boxes) == set(values(done, "surface_dice"))
 
 
-def test_only_what_is_exchanged_costs_bytes(done) -> None:
+def test_only_what_is_exchanged_costs_bytes(values, done) -> None:
     sent = values(done, "bytes_up")
     assert {method for method, _, _ in sent} == {"lora_fedavg"}
     # The decoder and the rest in float32, hardly compressible.
@@ -89,7 +42,7 @@ def test_only_what_is_exchanged_costs_bytes(done) -> None:
         assert received[method, site, number] / size == pytest.approx(expected[number], rel=0.01)
 
 
-def test_clicks_are_counted_per_image(done) -> None:
+def test_clicks_are_counted_per_image(values, done) -> None:
     counts = values(done, "noc90", prompt="clicks")
     assert counts
     assert all(0 <= count <= 10 for count in counts.values())
@@ -97,7 +50,7 @@ def test_clicks_are_counted_per_image(done) -> None:
     assert len({row.image for row in images}) == 4
 
 
-def test_final_models_are_tried_on_further_data_and_kept(done, manifest, tmp_path) -> None:
+def test_final_models_are_tried_on_further_data_and_kept(values, done, manifest, tmp_path) -> None:
     own = values(done, "dice", prompt="none", protocol="in_federation")
     further = values(done, "dice", prompt="none", protocol="further_data")
     assert {site for _, site, _ in further} == {
@@ -123,130 +76,7 @@ def test_the_facts_of_a_run_are_kept(done) -> None:
     assert facts["environment"]["torch"]
 
 
-def test_a_finished_run_is_not_run_again(done, manifest, tmp_path, monkeypatch) -> None:
-    folder = done._folder
-
-    def never(*_args, **_kwargs):
-        raise AssertionError("run again")
-
-    monkeypatch.setattr(federated.FederatedRun, "execute", never)
-    run(manifest, folder, ("lora_fedavg", "local"))
-
-
-def test_an_interrupted_run_goes_on_with_the_same_numbers(manifest, tmp_path, done) -> None:
-    told = []
-
-    def interrupt(line):
-        told.append(line)
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(manifest, tmp_path, tell=interrupt)
-    assert len(told) == 1
-    assert "round 1" in told[0]
-    resumed = run(manifest, tmp_path, tell=told.append)
-    assert len(told) == 2
-    assert "round 2" in told[1]
-    measured = values(done, "dice", prompt="none", protocol="in_federation")
-    expected = {key: value for key, value in measured.items() if key[0] != "local"}
-    assert values(resumed, "dice", prompt="none") == expected
-    assert not (tmp_path / "unfinished" / "disc-lora_fedavg-seed0").exists()
-
-
-def test_other_images_are_other_settings(done, manifest) -> None:
-    text = manifest.read_text()
-    other = manifest.with_name("other.csv")
-    other.write_text(text.replace(",south-test-1\n", ",south-test-0\n"))
-    with pytest.raises(FedSamError, match="other settings .data is "):
-        run(other, done._folder, ("local",))
-
-
-def test_a_run_that_does_not_tell_its_settings_is_begun_anew(tmp_path) -> None:
-    save_file({"shared/a/w": torch.zeros(1)}, tmp_path / "state.safetensors", {"round": "1"})
-    with pytest.raises(ResultsError, match="--no-resume"):
-        load_state(tmp_path, {"shared": {}}, {}, "disc")
-
-
-def test_what_is_missing_in_a_kept_recipe_is_another_setting() -> None:
-    kept, given = {"run": {"a": 1}}, {"run": {"a": 1, "b": None}, "data": "x"}
-    with pytest.raises(ResultsError, match=r"run\.b is missing there and null here"):
-        check_same(kept, given, "It", "leave it")
-    check_same({"run": given["run"]}, given, "It", "leave it")
-
-
-@pytest.mark.parametrize(
-    ("changes", "difference"),
-    [
-        ({"split": "val"}, '"test" there and "val" here'),
-        ({"rounds": 3}, "recipe.rounds is 2 there and 3 here"),
-        (
-            {"config": QUICK.model_copy(update={"training": {"epochs": 2}})},
-            "training.augmentations",
-        ),
-    ],
-)
-def test_runs_of_other_settings_are_not_taken_for_the_same(
-    done, manifest, changes, difference
-) -> None:
-    before = done._folder.joinpath("results.csv").read_bytes()
-    for method in ("local", "lora_fedavg"):
-        with pytest.raises(FedSamError, match=f"finished run disc-{method}-seed0") as caught:
-            run(manifest, done._folder, (method,), **changes)
-        assert difference in str(caught.value)
-    assert done._folder.joinpath("results.csv").read_bytes() == before
-
-
-def test_an_interrupted_run_is_not_gone_on_with_under_other_settings(manifest, tmp_path) -> None:
-    def interrupt(_line):
-        raise KeyboardInterrupt
-
-    for precision in ("int8", "float16"):
-        config = ExperimentConfig.model_validate(
-            QUICK.model_dump()
-            | {"methods": {"lora_fedavg": {"federation": {"precision": precision}}}}
-        )
-        expected = KeyboardInterrupt if precision == "int8" else FedSamError
-        with pytest.raises(expected) as caught:
-            run(manifest, tmp_path, config=config, tell=interrupt)
-    assert "federation.precision" in str(caught.value)
-    assert "--no-resume" in str(caught.value)
-
-
-def test_what_rounding_lost_outlives_an_interruption(manifest, tmp_path) -> None:
-    config = ExperimentConfig.model_validate(
-        QUICK.model_dump() | {"methods": {"lora_fedavg": {"federation": {"precision": "int8"}}}}
-    )
-
-    def interrupt(_line):
-        raise KeyboardInterrupt
-
-    whole = run(manifest, tmp_path / "whole", config=config, save_models=True)
-    with pytest.raises(KeyboardInterrupt):
-        run(manifest, tmp_path / "parts", config=config, tell=interrupt, save_models=True)
-    parts = run(manifest, tmp_path / "parts", config=config, save_models=True)
-    kept = [
-        next((folder._folder / "models" / "disc-lora_fedavg-seed0").rglob("shared*.safetensors"))
-        for folder in (whole, parts)
-    ]
-    first, second = (load_file(path) for path in kept)
-    assert all(torch.equal(value, second[name]) for name, value in first.items())
-
-
-@pytest.mark.parametrize("engine", ["direct", "inprocess"])
-def test_an_interrupted_run_begins_anew_when_told(manifest, tmp_path, engine) -> None:
-    told = []
-
-    def interrupt(line):
-        told.append(line)
-        raise KeyboardInterrupt
-
-    for resume in (True, False):
-        with pytest.raises(KeyboardInterrupt):
-            run(manifest, tmp_path, tell=interrupt, resume=resume, engine=engine)
-    assert ["round 1" in line for line in told] == [True, True]
-
-
-def test_the_base_model_is_measured_without_training(manifest, tmp_path) -> None:
+def test_the_base_model_is_measured_without_training(run, values, manifest, tmp_path) -> None:
     folder = run(manifest, tmp_path, ("base",), clicks=True)
     rows, images = folder.tables()
     assert {(row.metric, row.prompt) for row in rows} == {
@@ -258,14 +88,7 @@ def test_the_base_model_is_measured_without_training(manifest, tmp_path) -> None
     assert len({row.image for row in images}) == 4
 
 
-def test_measuring_the_base_model_again_keeps_the_clicks(manifest, tmp_path) -> None:
-    folder = run(manifest, tmp_path, ("base",), clicks=True)
-    before = [sorted(map(repr, table)) for table in folder.tables()]
-    run(manifest, tmp_path, ("base",), again=True)
-    assert [sorted(map(repr, table)) for table in folder.tables()] == before
-
-
-def test_an_unseen_site_is_measured_and_not_trained_on(manifest, tmp_path) -> None:
+def test_an_unseen_site_is_measured_and_not_trained_on(run, values, manifest, tmp_path) -> None:
     folder = run(manifest, tmp_path, ("pfedsam",), protocol="unseen_site", rounds=1)
     assert set(folder.runs) == {
         "disc-pfedsam-without-north-seed0",
@@ -280,8 +103,8 @@ def test_an_unseen_site_is_measured_and_not_trained_on(manifest, tmp_path) -> No
     assert len(values(folder, "seconds")) == 2
 
 
-def test_a_variant_is_a_method_with_other_options(manifest, tmp_path) -> None:
-    config = QUICK.model_copy(
+def test_a_variant_is_a_method_with_other_options(quick, run, manifest, tmp_path) -> None:
+    config = quick.model_copy(
         update={
             "methods": ExperimentConfig.model_validate(
                 {
@@ -298,29 +121,21 @@ def test_a_variant_is_a_method_with_other_options(manifest, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("method", ["pfedsam", "fedsca"])
-def test_the_apps_give_the_same_numbers_as_the_plain_loop(manifest, tmp_path, method) -> None:
+def test_the_apps_give_the_same_numbers_as_the_plain_loop(
+    run, values, manifest, tmp_path, method
+) -> None:
     # In the second round sites go on from what they have judged in the first.
     direct = run(manifest, tmp_path / "direct", (method,), rounds=2)
     through = run(manifest, tmp_path / "apps", (method,), rounds=2, engine="inprocess")
-    assert same_dice(direct, through)
+    assert values(through, "dice") == pytest.approx(values(direct, "dice"), abs=2e-3)
 
 
-def test_a_round_that_the_apps_had_averaged_is_not_repeated(manifest, tmp_path) -> None:
-    def interrupt(*_args):
-        raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(federated.FederatedRun, "_measure_prompts", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            run(manifest, tmp_path, engine="inprocess")
-    with pytest.raises(FedSamError, match="Round 1 was interrupted.*--no-resume"):
-        run(manifest, tmp_path, engine="inprocess")
-
-
-def test_ray_gives_the_same_numbers_as_the_plain_loop(manifest, tmp_path) -> None:
+def test_ray_gives_the_same_numbers_as_the_plain_loop(
+    quick, run, values, manifest, tmp_path
+) -> None:
     pytest.importorskip("ray", reason="Flower's simulation is not installed")
     config = tmp_path / "config.json"
-    config.write_text(QUICK.model_dump_json(), encoding="utf-8")
+    config.write_text(quick.model_dump_json(), encoding="utf-8")
     # A program of its own: Ray and Flower leave threads behind.
     command = [
         *(sys.executable, "-m", "napari_fedsam.app", "benchmark", "federated"),
@@ -330,13 +145,8 @@ def test_ray_gives_the_same_numbers_as_the_plain_loop(manifest, tmp_path) -> Non
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     direct = run(manifest, tmp_path / "direct", ("pfedsam",), rounds=1)
-    assert same_dice(direct, ResultsFolder(tmp_path / "ray"))
-
-
-def same_dice(one: ResultsFolder, other: ResultsFolder) -> bool:
-    first, second = (values(folder, "dice") for folder in (one, other))
-    assert first.keys() == second.keys()
-    return all(second[key] == pytest.approx(value, abs=2e-3) for key, value in first.items())
+    simulated = ResultsFolder(tmp_path / "ray")
+    assert values(simulated, "dice") == pytest.approx(values(direct, "dice"), abs=2e-3)
 
 
 @pytest.mark.parametrize(
@@ -348,19 +158,15 @@ def same_dice(one: ResultsFolder, other: ResultsFolder) -> bool:
         ({"engine": "inprocess", "methods": ("local",)}, "exchanges nothing"),
     ],
 )
-def test_what_cannot_be_run_is_told(manifest, tmp_path, changes, sentence) -> None:
+def test_what_cannot_be_run_is_told(run, manifest, tmp_path, changes, sentence) -> None:
     methods = changes.pop("methods", ("pfedsam",))
     with pytest.raises(FedSamError, match=sentence):
         run(manifest, tmp_path, methods, **changes)
 
 
-def test_an_unknown_task_is_told(manifest, tmp_path) -> None:
+def test_an_unknown_task_is_told(run, manifest, tmp_path) -> None:
     with pytest.raises(ManifestError, match="has no rows for liver"):
-        run_benchmark(
-            manifest, ["liver"], ["local"], tmp_path, rounds=1, seeds=[0],
-            protocol="in_federation", config=QUICK, train_images=None, split="test",
-            clicks=False, engine="direct", device="cpu", tell=print,
-        )  # fmt: skip
+        run(manifest, tmp_path, task="liver")
 
 
 def test_a_broken_configuration_is_told(tmp_path) -> None:
@@ -371,7 +177,7 @@ def test_a_broken_configuration_is_told(tmp_path) -> None:
         ExperimentConfig.read(tmp_path / "gone.json")
 
 
-def test_the_report_is_made_from_the_tables(done, tmp_path) -> None:
+def test_the_report_is_made_from_the_tables(values, done, tmp_path) -> None:
     folder = done._folder
     page = tmp_path / "page.md"
     result = CliRunner().invoke(app, ["benchmark", "report", str(folder), "--out", str(page)])
@@ -410,41 +216,3 @@ def test_methods_are_listed_with_another_owner_of_the_decoder() -> None:
     assert not {"fedmsa", "fedper"} & listed["lora"].keys()
     sent = [listed[owner]["pfedsam"]["bytes_per_round"] for owner in ("shared", "lora", "local")]
     assert sent[0] > 6 * sent[1] > 6 * sent[2] > 0
-
-
-def test_kept_models_are_measured_again_without_training(done, manifest, tmp_path) -> None:
-    folder = tmp_path / "copy"
-    shutil.copytree(done._folder, folder)
-    before = ResultsFolder(folder)
-    rows = before.tables()
-    # As if boxes had been answered worse when it was measured first.
-    table = (folder / "results.csv").read_text()
-    changed = re.sub(r"(,local,.*,box,0,2,dice,)[0-9.]+", r"\g<1>0.1", table)
-    assert changed != table
-    (folder / "results.csv").write_text(changed)
-    told = []
-    run(
-        manifest,
-        folder,
-        ("local",),
-        clicks=True,
-        further_data=manifest,
-        again=True,
-        tell=told.append,
-    )
-    assert told == ["disc-local-seed0 measured again"]
-    after = ResultsFolder(folder)
-    assert sorted(map(repr, after.tables()[0])) == sorted(map(repr, rows[0]))
-    assert sorted(map(repr, after.tables()[1])) == sorted(map(repr, rows[1]))
-    run(manifest, folder, ("local",), again=True)
-    # What is not measured now stays as it was.
-    assert sorted(map(repr, after.tables()[0])) == sorted(map(repr, rows[0]))
-    assert sorted(map(repr, after.tables()[1])) == sorted(map(repr, rows[1]))
-    assert after.runs["disc-local-seed0"]["seconds"] == before.runs["disc-local-seed0"]["seconds"]
-
-
-def test_models_that_were_not_kept_cannot_be_measured_again(done, manifest, tmp_path) -> None:
-    folder = tmp_path / "copy"
-    shutil.copytree(done._folder, folder, ignore=shutil.ignore_patterns("models"))
-    with pytest.raises(FedSamError, match="--save-models"):
-        run(manifest, folder, ("lora_fedavg",), again=True)
