@@ -60,13 +60,15 @@ def test_final_models_are_tried_on_further_data_and_kept(values, done, manifest,
     assert further["local", "south by south", 2] == own["local", "south", 2]
     kept = done._folder / "models" / "disc-local-seed0" / "south"
     report = tmp_path / "eval.json"
-    arguments = ["--task", "disc", "--site", "south", "--prompt", "none", "--model", str(kept)]
+    # Boxes, for what a model of few steps proposes hangs on rounding.
+    arguments = ["--task", "disc", "--site", "south", "--prompt", "box", "--model", str(kept)]
     ran = CliRunner().invoke(
         app, ["evaluate", "--data", str(manifest), *arguments, "--out", str(report)]
     )
     assert ran.exit_code == 0, ran.output
     mean = json.loads(report.read_text())["sites"]["south"]["mean_dice"]
-    assert mean == pytest.approx(own["local", "south", 2], abs=5e-3)
+    boxes = values(done, "dice", prompt="box", protocol="in_federation")
+    assert mean == pytest.approx(boxes["local", "south", 2], abs=1e-3)
 
 
 def test_the_facts_of_a_run_are_kept(done) -> None:
