@@ -21,10 +21,15 @@ def add(
     dice: dict[str, float | None],
     clicks: float = 5,
     seed: int = 0,
+    unseen: str = "",
 ) -> None:
     """Add a run with the same Dice for every image of a site; None where it proposes nothing."""
-    run = Run(task="polyp", method=method, seed=seed)
+    protocol = "unseen_site" if unseen else "in_federation"
+    run = Run(task="polyp", method=method, seed=seed, protocol=protocol, unseen=unseen)
     tables = RunTables(run)
+    # A round that was interrupted, and two that were not.
+    for number, seconds in enumerate((40, 1000, 42)):
+        tables.add("seconds", seconds, number=number, site=unseen)
     for site, value in dice.items():
         tables.add("noc90", clicks, number=2, site=site, structure="polyp", prompt="clicks")
         if value is None:
@@ -93,6 +98,24 @@ def test_methods_are_compared_over_the_seeds_that_both_have(tmp_path) -> None:
         "| pfedsam | 0.750 ± 0.212 | 0.750 |",
     ):
         assert line in text
+
+
+def test_a_pause_does_not_count_as_training(page: str) -> None:
+    assert "| pfedsam | 0 | 0 | 42 |" in page
+
+
+def test_sites_that_took_no_part_have_tables_of_their_own(tmp_path) -> None:
+    folder = ResultsFolder(tmp_path / "tables")
+    add(folder, "pfedsam", {"north": 0.9, "south": 0.7})
+    add(folder, "pfedsam", {"north": 0.6}, unseen="north")
+    add(folder, "pfedsam", {"south": 0.5}, unseen="south")
+    write_report(tmp_path / "tables", tmp_path / "page.md")
+    text = (tmp_path / "page.md").read_text(encoding="utf-8")
+    inside, outside = text.split("## A site that took no part", maxsplit=1)
+    assert "| pfedsam | 0.800 | 0.800 |" in inside
+    assert "| polyp | north | 0.900 |" in inside
+    assert "| pfedsam | 0.550 | 0.550 |" in outside
+    assert "| polyp | north | 0.600 |" in outside
 
 
 @pytest.mark.parametrize(

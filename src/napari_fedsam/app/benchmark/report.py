@@ -63,7 +63,7 @@ def write_report(folder: Path, page: Path) -> None:
             _task_table("Dice with the bounding box", inside, prompt="box"),
             _task_table("Dice with one click", inside, prompt="point"),
             _claims(inside, inside_images),
-            _site_table(inside),
+            _site_table("Dice without a prompt at each site", inside),
             _surface_table(inside),
             _cost_table(inside),
             _click_table(inside),
@@ -73,7 +73,11 @@ def write_report(folder: Path, page: Path) -> None:
     if further:
         parts.append(_task_table("Further data: Dice without a prompt", further, prompt="none"))
     if unseen:
-        parts.append(_task_table("An unseen site: Dice without a prompt", unseen, prompt="none"))
+        title = "A site that took no part: Dice without a prompt"
+        parts += [
+            _task_table(f"{title}, mean over sites", unseen, prompt="none"),
+            _site_table(f"{title}, each site", unseen),
+        ]
     clicked = {(row.task, row.method) for row in results if row.prompt == "clicks"}
     parts.append(commands(runs, clicked, folder.name))
     write_text_atomically(page, "\n\n".join(part for part in parts if part) + "\n")
@@ -234,7 +238,7 @@ def _click_claims(results: Sequence[Result]) -> list[str]:
     return lines
 
 
-def _site_table(results: Sequence[Result]) -> str:
+def _site_table(title: str, results: Sequence[Result]) -> str:
     means = site_means(results)
     places = sorted({(task, site) for task, _, site in means})
     methods = _methods(results)
@@ -242,7 +246,7 @@ def _site_table(results: Sequence[Result]) -> str:
         [task, site, *(_mean_and_spread(means.get((task, m, site))) for m in methods)]
         for task, site in places
     ]
-    return "## Dice without a prompt at each site\n\n" + _markdown(["task", "site", *methods], rows)
+    return f"## {title}\n\n" + _markdown(["task", "site", *methods], rows)
 
 
 def _surface_table(results: Sequence[Result]) -> str:
@@ -277,11 +281,15 @@ def _cost_table(results: Sequence[Result]) -> str:
                 method,
                 f"{float(np.mean(up)) / 1e6:.2f}" if up else "0",
                 f"{float(np.mean(down)) / 1e6:.2f}" if down else "0",
-                f"{float(np.mean(seconds)):.0f}" if seconds else "0",
+                f"{float(np.median(seconds)):.0f}" if seconds else "0",
             ]
         )
     head = ["method", "MB sent", "MB received", "seconds of training, all sites"]
-    return "## Cost of a round\n\nOf one site, as serialised messages.\n\n" + _markdown(head, rows)
+    about = (
+        "Of one site, as serialised messages; of the seconds, the median over rounds, seeds and "
+        "the tasks that a method was measured on."
+    )
+    return f"## Cost of a round\n\n{about}\n\n" + _markdown(head, rows)
 
 
 def _click_table(results: Sequence[Result]) -> str:
