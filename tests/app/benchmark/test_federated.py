@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
-from napari_fedsam.app.benchmark.experiment import ExperimentConfig
-from napari_fedsam.app.benchmark.results import ResultsFolder
+from napari_fedsam.app.benchmark.experiment import ExperimentConfig, Run
+from napari_fedsam.app.benchmark.federated import FederatedRun
+from napari_fedsam.app.benchmark.results import ResultsFolder, RunTables
 from napari_fedsam.app.cli import app
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.training.errors import ManifestError
@@ -88,6 +90,17 @@ def test_the_base_model_is_measured_without_training(run, values, manifest, tmp_
     assert {row.site for row in rows} == {"north", "south"}
     assert min(values(folder, "dice", prompt="box").values()) > 0.5
     assert len({row.image for row in images}) == 4
+
+
+def test_the_line_of_a_round_has_the_mean_of_all_structures() -> None:
+    run = Run(task="disc", method="local", seed=3)
+    tables = RunTables(run)
+    for structure, (before, now) in {"disc": (0.1, 0.9), "cup": (0.2, 0.5)}.items():
+        for number, value in enumerate((before, now), start=1):
+            kind = {"site": "north", "structure": structure, "prompt": "none"}
+            tables.add("dice", value, number=number, **kind)
+    line = FederatedRun._line(SimpleNamespace(tables=tables, run=run), 2, 60.4)
+    assert line == "disc-local-seed3 round 2: north 0.700  (60 s)"
 
 
 def test_an_unseen_site_is_measured_and_not_trained_on(run, values, manifest, tmp_path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from napari_fedsam.app.benchmark.comparison import site_means
 from napari_fedsam.app.benchmark.environment import environment
 from napari_fedsam.app.benchmark.experiment import TrainedRun
 from napari_fedsam.app.benchmark.measuring import HeldOutMeasurement
@@ -269,12 +270,8 @@ class FederatedRun:
         )
 
     def _line(self, number: int, seconds: float) -> str:
-        mean = {
-            r.site: r.value
-            for r in self.tables.results
-            if r.round == number and r.metric == "dice" and r.prompt == "none"
-        }
-        dices = "  ".join(f"{site} {value:.3f}" for site, value in mean.items())
+        means = site_means(self.tables.results)
+        dices = "  ".join(f"{site} {dice[self.run.seed]:.3f}" for (*_, site), dice in means.items())
         return f"{self.run.name} round {number}: {dices}  ({seconds:.0f} s)"
 
     def _states(self) -> SiteStates:
