@@ -52,22 +52,7 @@ def fast_stage(stage: Stage, dtype: torch.dtype) -> Stage | None:
 
 
 def fast_learning_stage(stage: Stage, dtype: torch.dtype) -> Stage | None:
-    """Return a block or the neck on fused operators that gradients go through.
-
-    Attention and MLP are run as they are, with whatever a method has put into them.
-
-    Parameters
-    ----------
-    stage : callable
-        One of `SegmentAnything.encoder_stages()`.
-    dtype : torch.dtype
-        See `fast_stage`.
-
-    Returns
-    -------
-    callable or None
-        None where it is another stage, or something else in it is trained.
-    """
+    """Return a block or the neck that gradients go through; see `fast_tiny_vit`'s function."""
     from segment_anything.modeling import image_encoder as kinds
 
     block: Any = stage
