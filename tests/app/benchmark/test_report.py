@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from napari_fedsam.app.benchmark.experiment import Run
+from napari_fedsam.app.benchmark.figures import _styles
 from napari_fedsam.app.benchmark.measuring import _measured, distance_unit
 from napari_fedsam.app.benchmark.report import _units, write_report
 from napari_fedsam.app.benchmark.results import ResultsFolder, RunTables
@@ -102,6 +103,16 @@ def test_methods_are_compared_over_the_seeds_that_both_have(tmp_path) -> None:
 
 def test_a_pause_does_not_count_as_training(page: str) -> None:
     assert "| pfedsam | 0 | 0 | 42 |" in page
+
+
+def test_every_method_that_proposes_is_drawn_in_its_own_way(tmp_path) -> None:
+    folder = ResultsFolder(tmp_path / "tables")
+    add(folder, "base", {"north": None})
+    for number in range(14):
+        add(folder, f"method {number}", {"north": 0.5})
+    styles = _styles(folder.tables()[0])
+    assert list(styles) == [f"method {number}" for number in range(14)]
+    assert len({(style["color"], style["marker"]) for style in styles.values()}) == 14
 
 
 def test_sites_that_took_no_part_have_tables_of_their_own(tmp_path) -> None:

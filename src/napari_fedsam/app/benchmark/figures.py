@@ -1,18 +1,22 @@
 """Figures of a benchmark: Dice per round, per site, and against bytes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from napari_fedsam.app.benchmark.comparison import site_means, task_means
+from napari_fedsam.app.benchmark.comparison import BySeed, site_means, task_means
 from napari_fedsam.app.benchmark.results import Result
 
 _WIDTH, _HEIGHT = 4.2, 3.4
+_COLOURS = 10
+_MARKERS = "os^"
 
 
 def draw_figures(results: Sequence[Result], folder: Path) -> list[Path]:
@@ -26,7 +30,7 @@ def draw_figures(results: Sequence[Result], folder: Path) -> list[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     tasks = sorted({row.task for row in results})
-    methods = list(dict.fromkeys(row.method for row in results))
+    styles = _styles(results)
     drawn = [
         (_per_round, "dice_per_round.png"),
         (_per_site, "dice_per_site.png"),
@@ -38,18 +42,35 @@ def draw_figures(results: Sequence[Result], folder: Path) -> list[Path]:
         FigureCanvasAgg(figure)
         axes = figure.subplots(1, len(tasks), squeeze=False)[0]
         for axis, task in zip(axes, tasks, strict=True):
-            draw(axis, [row for row in results if row.task == task], methods)
+            draw(axis, [row for row in results if row.task == task], styles)
             axis.set_title(task.replace("_", " "))
+            axis.set_ylabel("Dice without a prompt")
             axis.grid(alpha=0.3)
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=7, fontsize="small")
+        handles = [Line2D([], [], label=method, **style) for method, style in styles.items()]
+        columns = 2 * len(tasks)
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize="small")
         figure.savefig(folder / name, dpi=110)
         paths.append(folder / name)
     return paths
 
 
-def _per_round(axis: Axes, results: Sequence[Result], methods: Sequence[str]) -> None:
-    for method in methods:
+def _styles(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
+    """Return a colour and a marker for every method that proposes, the same in all figures."""
+    methods = dict.fromkeys(r.method for r in results if (r.metric, r.prompt) == ("dice", "none"))
+    return {
+        method: {
+            "color": f"C{number % _COLOURS}",
+            "marker": _MARKERS[number // _COLOURS % len(_MARKERS)],
+            "markersize": 4,
+        }
+        for number, method in enumerate(methods)
+    }
+
+
+def _per_round(
+    axis: Axes, results: Sequence[Result], styles: Mapping[str, Mapping[str, Any]]
+) -> None:
+    for method, style in styles.items():
         rows = [
             row
             for row in results
@@ -57,35 +78,43 @@ def _per_round(axis: Axes, results: Sequence[Result], methods: Sequence[str]) ->
         ]
         rounds = sorted({row.round for row in rows})
         means = [float(np.mean([r.value for r in rows if r.round == n])) for n in rounds]
-        axis.plot(rounds, means, marker="o", markersize=3, label=method)
+        axis.plot(rounds, means, **style)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("round")
-    axis.set_ylabel("Dice without a prompt")
 
 
-def _per_site(axis: Axes, results: Sequence[Result], methods: Sequence[str]) -> None:
+def _per_site(
+    axis: Axes, results: Sequence[Result], styles: Mapping[str, Mapping[str, Any]]
+) -> None:
     means = site_means(results)
     sites = sorted({site for _, _, site in means})
-    width = 0.8 / len(methods)
     task = results[0].task
-    for index, method in enumerate(methods):
-        by_site = [means.get((task, method, site), {0: 0.0}) for site in sites]
-        heights = [float(np.mean(list(seeds.values()))) for seeds in by_site]
-        places = np.arange(len(sites)) + (index - len(methods) / 2 + 0.5) * width
-        axis.bar(places, heights, width, label=method)
+    measured = [method for method in styles if any(key[1] == method for key in means)]
+    for index, method in enumerate(measured):
+        shift = (index - (len(measured) - 1) / 2) * 0.7 / len(measured)
+        for place, site in enumerate(sites):
+            found = means.get((task, method, site))
+            if found:
+                _with_spread(axis, place + shift, found, styles[method])
     axis.set_xticks(range(len(sites)), sites, rotation=20, fontsize="small")
-    axis.set_ylabel("Dice without a prompt")
+    axis.set_xlabel("site; lines from the lowest to the highest seed")
 
 
-def _against_bytes(axis: Axes, results: Sequence[Result], methods: Sequence[str]) -> None:
+def _with_spread(axis: Axes, place: float, found: BySeed, style: Mapping[str, Any]) -> None:
+    values = list(found.values())
+    axis.plot([place], [float(np.mean(values))], **style)
+    axis.vlines(place, min(values), max(values), color=style["color"], linewidth=1)
+
+
+def _against_bytes(
+    axis: Axes, results: Sequence[Result], styles: Mapping[str, Mapping[str, Any]]
+) -> None:
     means = task_means(results)
     task = results[0].task
-    for method in methods:
+    for method, style in styles.items():
         sent = [r.value for r in results if r.method == method and r.metric == "bytes_up"]
         if (task, method) in means:
             size = float(np.mean(sent)) / 1e6 if sent else 0.0
-            dice = float(np.mean(list(means[task, method].values())))
-            axis.plot([max(size, 0.01)], [dice], "o", label=method)
+            _with_spread(axis, max(size, 0.01), means[task, method], style)
     axis.set_xscale("log")
     axis.set_xlabel("MB sent by a site in a round (0.01: none)")
-    axis.set_ylabel("Dice without a prompt")
