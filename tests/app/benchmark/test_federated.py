@@ -62,15 +62,16 @@ def test_final_models_are_tried_on_further_data_and_kept(values, done, manifest,
     assert further["local", "south by south", 2] == own["local", "south", 2]
     kept = done._folder / "models" / "disc-local-seed0" / "south"
     report = tmp_path / "eval.json"
-    # Boxes, for what a model of few steps proposes hangs on rounding.
-    arguments = ["--task", "disc", "--site", "south", "--prompt", "box", "--model", str(kept)]
-    ran = CliRunner().invoke(
-        app, ["evaluate", "--data", str(manifest), *arguments, "--out", str(report)]
-    )
-    assert ran.exit_code == 0, ran.output
-    mean = json.loads(report.read_text())["sites"]["south"]["mean_dice"]
     boxes = values(done, "dice", prompt="box", protocol="in_federation")
-    assert mean == pytest.approx(boxes["local", "south", 2], abs=1e-3)
+    # What a model of few steps proposes hangs on bfloat16's rounding, which boxes do not.
+    for prompt, expected, bound in (("none", own, 2e-2), ("box", boxes, 1e-3)):
+        arguments = ["--task", "disc", "--site", "south", "--prompt", prompt, "--model", str(kept)]
+        ran = CliRunner().invoke(
+            app, ["evaluate", "--data", str(manifest), *arguments, "--out", str(report)]
+        )
+        assert ran.exit_code == 0, ran.output
+        mean = json.loads(report.read_text())["sites"]["south"]["mean_dice"]
+        assert mean == pytest.approx(expected["local", "south", 2], abs=bound)
 
 
 def test_the_facts_of_a_run_are_kept(done) -> None:
