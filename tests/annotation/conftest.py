@@ -8,6 +8,7 @@ import pytest
 
 from napari_fedsam.annotation.model_in_use import ModelInUse
 from napari_fedsam.annotation.session import AnnotationSession
+from napari_fedsam.annotation.structures import FIRST_STRUCTURE
 from napari_fedsam.cases.store import CaseStore
 from napari_fedsam.imaging.geometry import Geometry
 from napari_fedsam.imaging.scan import Scan
@@ -72,7 +73,7 @@ def model(predictor) -> ModelInUse:
 @pytest.fixture
 def site_model() -> ModelInUse:
     return ModelInUse(
-        DiscPredictor(proposes=True), "Disc", round=3, version=2, structures=frozenset({1})
+        DiscPredictor(proposes=True), "Disc", round=3, version=2, structures=(FIRST_STRUCTURE,)
     )
 
 

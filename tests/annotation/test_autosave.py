@@ -1,6 +1,7 @@
 """Sessions on disk: written while working, whole after any interruption, brought back exactly."""
 
 import dataclasses
+import threading
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from napari_fedsam.annotation.autosave import Autosave, newest_left_behind, save
 from napari_fedsam.annotation.errors import AnnotationError
 from napari_fedsam.annotation.session import AnnotationSession
 from napari_fedsam.annotation.session_file import SessionLog, read_session
-from napari_fedsam.annotation.session_state import acceptances_of, restore
+from napari_fedsam.annotation.session_state import acceptances_of, restore, state_of
 
 
 @pytest.fixture
@@ -108,6 +109,105 @@ def test_what_a_full_disk_refused_is_written_with_the_next(
     autosave.close()
     found = newest_left_behind(folder)
     assert everything(resumed(found.saved, scan, model, store)) == everything(session)
+
+
+def test_what_was_done_before_the_file_could_be_made_is_in_the_next(
+    session, folder, scan, model, store
+):
+    autosave = Autosave(session, folder)
+    work(session)
+    folder.write_text("No folder can be made here.")
+    with pytest.raises(AnnotationError, match="could not be saved in sessions"):
+        autosave.job()()
+    folder.unlink()
+    session.add_click(20, 12)
+    session.answering.run_pending()
+    session.accept()
+    autosave.job()()
+    autosave.close()
+    found = newest_left_behind(folder)
+    assert everything(resumed(found.saved, scan, model, store)) == everything(session)
+
+
+def test_a_part_that_waits_while_the_first_fails_is_in_the_next(
+    session, folder, scan, model, store
+):
+    autosave = Autosave(session, folder)
+    session.add_click(4, 4)
+    first = autosave.job()
+    work(session)
+    second = autosave.job()
+    folder.write_text("No folder can be made here.")
+    with pytest.raises(AnnotationError):
+        first()
+    folder.unlink()
+    second()
+    autosave.job()()
+    autosave.close()
+    (path,) = folder.glob("*.fedsam")
+    assert everything(resumed(read_session(path), scan, model, store)) == everything(session)
+
+
+def test_files_that_could_not_be_written_push_no_earlier_session_out(session, folder, monkeypatch):
+    for _ in range(3):
+        autosave = Autosave(session, folder)
+        session.add_click(4, 4)
+        autosave.job()()
+        autosave.close()
+    earlier = set(folder.iterdir())
+    autosave = Autosave(session, folder)
+    session.add_click(5, 5)
+    monkeypatch.setattr(SessionLog, "append", refused)
+    for _ in range(6):
+        with pytest.raises(AnnotationError):
+            autosave.job()()
+    assert set(folder.iterdir()) == earlier
+
+
+def test_what_another_thread_wrote_is_offered_after_closing(session, folder):
+    autosave = Autosave(session, folder)
+    work(session)
+    worker = threading.Thread(target=autosave.job())
+    worker.start()
+    worker.join()
+    assert newest_left_behind(folder) is None
+    autosave.close()
+    assert newest_left_behind(folder) is not None
+
+
+def test_a_write_that_ends_after_closing_is_offered(session, folder):
+    autosave = Autosave(session, folder)
+    work(session)
+    job = autosave.job()
+    autosave.close()
+    job()
+    assert newest_left_behind(folder) is not None
+
+
+def test_a_session_that_someone_removed_is_written_whole_once_something_is_done(
+    session, folder, scan, model, store
+):
+    autosave = Autosave(session, folder)
+    work(session)
+    autosave.job()()
+    (path,) = folder.glob("*.fedsam")
+    path.unlink()
+    assert autosave.job() is None
+    session.view.next_slice()
+    autosave.job()()
+    autosave.close()
+    assert not path.exists()
+    found = newest_left_behind(folder)
+    assert everything(resumed(found.saved, scan, model, store)) == everything(session)
+
+
+def test_a_file_that_is_gone_does_not_come_back_with_a_part(session, tmp_path):
+    path = tmp_path / "mine.fedsam"
+    log = SessionLog(path)
+    path.unlink()
+    with pytest.raises(AnnotationError, match="could not be saved"):
+        log.append([], state_of(session))
+    assert not path.exists()
 
 
 def test_a_session_that_is_open_is_not_offered(session, folder):

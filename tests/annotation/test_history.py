@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +21,29 @@ def test_a_new_step_forgets_what_was_taken_back():
     while history.undo():
         pass
     assert log[-2:] == ["-c", "-a"]
+
+
+def test_a_step_that_fails_stays_to_be_tried_again():
+    fails, log = [True], []
+
+    def fail_once(name):
+        if fails[0]:
+            fails[0] = False
+            raise ValueError(name)
+        log.append(name)
+
+    history = History()
+    history.record(Step(lambda: fail_once("-"), lambda: fail_once("+")))
+    with pytest.raises(ValueError, match="-"):
+        history.undo()
+    assert not history.redo()
+    assert history.undo()
+    fails[0] = True
+    with pytest.raises(ValueError, match=r"\+"):
+        history.redo()
+    assert not history.undo()
+    assert history.redo()
+    assert log == ["-", "+"]
 
 
 @given(st.integers(101, 400))

@@ -65,7 +65,7 @@ def test_a_site_uses_its_active_version(site, recipe):
     assert source.active_version == version.number
     model = source.load(SITE_MODEL)
     assert model.label == "LiteMedSAM: personalised, round 4, this site"
-    assert model.structures == {3}
+    assert model.structures == recipe.structures
     assert model.can_propose
 
 
@@ -104,6 +104,40 @@ def test_a_version_of_another_recipe_is_not_used(site, recipe):
 def test_an_unknown_model_is_told(tmp_path):
     with pytest.raises(FedSamError, match="no model named 'nonsense'"):
         ModelSource(tmp_path).load("nonsense")
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A working directory with folders that are called like models."""
+    folder = tmp_path / "elsewhere"
+    for name in ("lite_medsam", "medsam", SITE_MODEL):
+        (folder / name).mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_a_folder_that_is_called_like_a_model_does_not_take_its_place(
+    tmp_path, elsewhere, monkeypatch
+):
+    monkeypatch.delenv("NAPARI_FEDSAM_MODELS", raising=False)
+    source = ModelSource(tmp_path)
+    with pytest.raises(FedSamError, match="put medsam_vit_b.pth into the folder"):
+        source.load("medsam")
+    model = source.load("lite_medsam")
+    image = np.zeros((40, 50), np.uint8)
+    model.encode(image)
+    assert list((tmp_path / "encoded").iterdir())
+    assert not any(list(folder.iterdir()) for folder in elsewhere.iterdir())
+
+
+def test_what_another_sites_model_encodes_stays_at_this_site(site, recipe, elsewhere):
+    keep_version(site, recipe, 4)
+    here = elsewhere / SITE_MODEL
+    model = ModelSource(here).load(str(site))
+    assert model.label == "LiteMedSAM: personalised, round 4, this site"
+    model.encode(np.zeros((40, 50), np.uint8))
+    assert list((here / "encoded").iterdir())
+    assert not (site / "encoded").exists()
 
 
 def test_names_for_people():

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy import ndimage
 
 from napari_fedsam.annotation.accepted_mask import accepted_mask
 from napari_fedsam.annotation.answer import answer
@@ -17,6 +18,7 @@ from napari_fedsam.annotation.slices import SliceKey
 
 SHAPE = (20, 30)
 masks = arrays(np.bool_, SHAPE)
+few = arrays(np.uint8, (2, 3, 4), elements=st.integers(0, 2))
 xy = st.tuples(st.floats(0, 29), st.floats(0, 19))
 paths = st.lists(xy, min_size=1, max_size=5).map(tuple)
 corrections = st.one_of(
@@ -159,6 +161,54 @@ def test_a_negative_prompt_removes_the_object_that_it_strikes():
     assert np.array_equal(accepted_mask(present, found, ask), found)
 
 
+@pytest.mark.parametrize(
+    "negative",
+    [
+        Click(18, 9, positive=False),
+        # No point of it that the model gets lies on the leak.
+        Scribble(((18, 0), (18, 19)), positive=False),
+    ],
+)
+def test_a_leak_that_a_negative_prompt_strikes_goes_with_all_that_lies_beyond(negative):
+    leak, found = block(9, slice(4, 26)), block(9, slice(4, 14))
+    other = block(slice(12, 15), slice(2, 14))
+    ask = Ask().with_click(6, 9).with_correction(negative)
+    assert np.array_equal(accepted_mask(leak | other, found, ask), found | other)
+
+
+@given(masks, masks, xy)
+def test_of_a_struck_object_only_the_answer_stays(present, found, at):
+    x, y = at
+    objects, _ = ndimage.label(present)
+    struck = (objects == objects[round(y), round(x)]) & present
+    result = accepted_mask(present, found, Ask().with_click(x, y, positive=False))
+    assert np.array_equal(result[struck], found[struck])
+
+
+def test_negative_prompts_and_a_mask_prompt_belong_to_the_prompted_region():
+    present, found = block(5, slice(2, 20)), block(5, slice(2, 8))
+    ask = Ask(boxes=((2, 4, 7, 6),))
+    clicked = accepted_mask(present, found, ask.with_click(13, 8, positive=False))
+    assert np.array_equal(clicked, found | block(5, slice(14, 20)))
+    refined = accepted_mask(present, found, Ask(mask=BitMask.of(present)))
+    assert np.array_equal(refined, found)
+
+
+def test_what_was_erased_of_another_object_is_gone_and_all_else_stays():
+    long, other = block(5, slice(2, 20)), block(slice(10, 14), slice(24, 28))
+    found, erased = block(5, slice(2, 8)), block(slice(10, 14), slice(26, 28))
+    ask = Ask().with_click(4, 5).with_correction(Painting.of(erased & False, erased))
+    result = accepted_mask(long | other, found, ask)
+    assert np.array_equal(result, long | (other & ~erased))
+
+
+def test_no_crumbs_stay_beside_what_was_erased_of_the_object_itself():
+    present, found = block(slice(4, 8), slice(2, 12)), block(slice(4, 8), slice(2, 8))
+    erased = block(slice(5, 7), slice(8, 12))
+    ask = Ask().with_click(4, 5).with_correction(Painting.of(erased & False, erased))
+    assert np.array_equal(accepted_mask(present, found, ask), found)
+
+
 @given(masks, masks)
 def test_accepting_never_loses_the_answer_nor_what_is_outside(present, found):
     result = accepted_mask(present, found, Ask())
@@ -170,7 +220,76 @@ def test_accepting_never_loses_the_answer_nor_what_is_outside(present, found):
         assert (result | ~outside).all()
 
 
+def shown(session):
+    """The slice of the segmentation that is on screen."""
+    return session.view.slice.pixels(session.segmentation)
+
+
+def propagated(session, mask):
+    """Put a mask on the slice on screen, as propagation does."""
+    session.put_masks(0, 1, {session.view.slice.index: mask})
+
+
+def kept(session):
+    """Accept, and return what the case on disk holds."""
+    session.answering.run_pending()
+    session.accept()
+    (record,) = session.store.records()
+    mask = session.store.load(record.id).mask
+    assert np.array_equal(mask, shown(session) == 1)
+    return mask
+
+
+def test_an_accepted_leak_that_a_click_cuts_off_is_in_no_case(session):
+    leak, other = block(slice(6, 12), slice(4, 24)), block(slice(15, 18), slice(2, 28))
+    propagated(session, leak | other)
+    session.accept()
+    session.add_click(6, 9)
+    session.add_click(18, 9, positive=False)
+    session.answering.run_pending()
+    answered = session.preview.mask
+    assert answered[leak].any()
+    assert np.array_equal(kept(session), answered | other)
+
+
+def test_a_rim_that_was_erased_from_the_answer_is_in_no_case(session):
+    propagated(session, block(slice(6, 12), slice(4, 24)))
+    session.add_click(8, 9)
+    session.answering.run_pending()
+    rim = session.preview.mask & block(slice(0, 20), slice(18, 30))
+    session.paint_answer(rim & False, rim)
+    mask = kept(session)
+    assert rim.any()
+    assert not mask[rim].any()
+
+
+def test_erasing_another_object_in_the_segmentation_counts_beside_prompts(session):
+    propagated(session, block(slice(2, 6), slice(20, 28)))
+    session.accept()
+    session.add_click(6, 14)
+    session.answering.run_pending()
+    answered = session.preview.mask
+    indices = session.view.slice.volume_indices(block(slice(2, 6), slice(24, 28)))
+    edit = LabelEdit.of(indices, np.ones(16, np.uint8), np.zeros(16, np.uint8))
+    # As napari's brush does: first the pixels, then the news.
+    session.segmentation[indices] = 0
+    session.painted(edit)
+    assert np.array_equal(kept(session), answered | block(slice(2, 6), slice(20, 24)))
+
+
 # --- edits
+
+
+@given(few, few, few)
+def test_an_edit_spares_what_was_changed_since_it_was_made(before, after, now):
+    changed = np.nonzero(before != after)
+    edit = LabelEdit.of(changed, before[changed], after[changed]).sparing_changes_in(now)
+    work = now.copy()
+    work[edit.indices] = edit.after
+    assert np.array_equal(work, np.where(now == before, after, now))
+    back = edit.swapped()
+    work[back.indices] = back.after
+    assert np.array_equal(work, now)
 
 
 @given(arrays(np.uint8, (3, 6, 7)), arrays(np.uint8, (3, 6, 7)))

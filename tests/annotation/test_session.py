@@ -9,6 +9,7 @@ from napari_fedsam.annotation.session import AnnotationSession
 from napari_fedsam.annotation.slices import SliceKey
 from napari_fedsam.cases.case import Structure
 from napari_fedsam.errors import FedSamError
+from napari_fedsam.imaging.scan import Scan
 from napari_fedsam.imaging.window import Window, apply_window
 
 
@@ -475,12 +476,106 @@ def test_a_scan_has_work_once_something_was_done_on_it(session):
     session.clear()
     # It can be undone.
     assert session.has_work
-    session.open_scan(session.scan)
+    scan = session.scan
+    session.close_scan()
+    session.open_scan(scan)
     assert not session.has_work
     session.segmentation[0, 0, 0] = 1
     assert session.has_work
     session.close_scan()
     assert not session.has_work
+
+
+@pytest.fixture
+def other(scan) -> Scan:
+    return dataclasses.replace(scan, name="other", source=scan.source.with_name("other.nii"))
+
+
+def test_what_was_done_on_a_scan_is_there_again_after_another_one(session, store, scan, other):
+    clicked(session)
+    kept = session.accept()
+    mask = shown(session).copy()
+    session.view.next_slice()
+    clicked(session, 5, 5)
+    session.open_scan(other)
+    assert session.ask.is_empty
+    assert not session.has_work
+    assert not session.undo()
+    session.open_scan(scan)
+    session.view.next_slice()
+    assert session.ask.prompt_count == 1
+    assert session.acceptances == {kept.place: kept}
+    # What is accepted is spared, and takes the place of the earlier case.
+    assert session.put_masks(0, 1, {3: np.ones_like(mask)}) == 0
+    session.view.next_slice(-1)
+    assert np.array_equal(shown(session), mask)
+    clicked(session, 20, 12)
+    session.accept()
+    assert len(store.records()) == 1
+    while session.undo():
+        pass
+    assert not session.asks
+    assert not session.acceptances
+    assert not session.segmentation.any()
+    assert store.records() == []
+
+
+def test_a_scan_that_was_taken_off_is_forgotten_while_another_is_open(session, scan, other):
+    clicked(session)
+    session.open_scan(other)
+    session.forget_scan(scan)
+    session.open_scan(scan)
+    assert not session.has_work
+
+
+def test_time_with_another_scan_is_no_time_of_annotating(session, scan, other, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    clicked(session)
+    now[0] += 3
+    session.open_scan(other)
+    now[0] += 1000
+    session.open_scan(scan)
+    session.answering.run_pending()
+    now[0] += 4
+    assert session.accept().new.seconds == pytest.approx(7)
+
+
+SPLEEN = Structure(value=1, name="spleen", color="#112233")
+
+
+def test_structures_that_are_agreed_on_later_leave_masks_what_they_are(session, store):
+    session.view.offer_structures((Structure(value=1, name="liver", color="#445566"),))
+    clicked(session)
+    session.accept()
+    session.offer_structures((SPLEEN, Structure(value=2, name="Liver", color="#445566")))
+    assert [(each.value, each.name) for each in session.view.structures] == [
+        (1, "liver"),
+        (2, "spleen"),
+    ]
+    assert session.view.structure.name == "liver"
+    clicked(session, 20, 12)
+    session.accept()
+    assert [record.structure.name for record in store.records()] == ["liver"]
+    assert session.undo()
+
+
+def test_without_work_the_structures_agreed_on_take_the_place_of_the_others(session):
+    session.offer_structures((SPLEEN,))
+    assert session.view.structures == (SPLEEN,)
+
+
+def test_each_scan_keeps_the_structures_that_its_masks_refer_to(session, scan, other):
+    session.view.offer_structures((Structure(value=1, name="liver", color="#445566"),))
+    clicked(session)
+    session.open_scan(other)
+    session.offer_structures((SPLEEN,))
+    session.open_scan(scan)
+    assert [(each.value, each.name) for each in session.view.structures] == [
+        (1, "liver"),
+        (2, "spleen"),
+    ]
+    assert session.view.structure.name == "liver"
 
 
 def test_closing_a_scan_forgets_prompts_but_not_cases(session, store):

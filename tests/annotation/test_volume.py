@@ -89,6 +89,31 @@ def test_it_keeps_to_the_range():
     assert masks(volume.found({4: disc(5)}, Limits(3, 6))) == {3, 5, 6}
 
 
+@pytest.mark.parametrize(
+    ("first", "last", "passed"), [(7, 8, {5, 6}), (1, 2, {3}), (9, 9, {5, 6, 7, 8})]
+)
+def test_on_the_way_to_a_range_beside_the_seed_nothing_is_filled(first, last, passed):
+    volume = Volume([5] * 10)
+    filled = set(range(first, last + 1))
+    for seed in (disc(5), Ask(boxes=((8, 8, 22, 22),))):
+        volume.encoded.clear()
+        found = volume.found({4: seed}, Limits(first, last))
+        assert {each.index for each in found} == filled
+        assert set(volume.encoded) - {4} == filled | passed
+
+
+def test_a_direction_that_never_comes_to_the_range_is_not_begun():
+    volume = Volume([5] * 20)
+    seeds = {2: Ask(boxes=((8, 8, 22, 22),)), 8: disc(5), 19: Ask(boxes=((8, 8, 22, 22),))}
+    assert masks(volume.found(seeds, Limits(10, 12))) == {10, 11, 12}
+    assert volume.encoded == [9, 10, 11, 12]
+
+
+def test_a_structure_that_ends_before_the_range_is_told_of():
+    (found,) = Volume([5, 5, 5, 0, 5, 5]).found({1: disc(5)}, Limits(4, 5))
+    assert (found.index, found.mask, found.why) == (3, None, "nothing was found")
+
+
 def test_prompts_are_answered_first_and_share_what_lies_between():
     volume = Volume([5] * 9)
     found = volume.found({1: Ask(boxes=((8, 8, 22, 22),)), 6: disc(5)})
@@ -108,6 +133,16 @@ def test_every_slice_is_reached_exactly_once(seeds):
     volume = Volume([5] * 20)
     found = volume.found({index: disc(5) for index in seeds})
     assert sorted(each.index for each in found) == sorted(set(range(20)) - seeds)
+
+
+@given(
+    st.sets(st.integers(0, 19), min_size=1, max_size=6),
+    st.tuples(st.integers(0, 19), st.integers(0, 19)).map(sorted),
+)
+def test_every_slice_of_a_range_is_filled_exactly_once_and_no_other(seeds, ends):
+    first, last = ends
+    found = Volume([5] * 20).found({index: disc(5) for index in seeds}, Limits(first, last))
+    assert sorted(each.index for each in found) == sorted(set(range(first, last + 1)) - seeds)
 
 
 def test_it_stops_where_it_looks_different():

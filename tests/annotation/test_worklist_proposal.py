@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from napari_fedsam.annotation.structures import FIRST_STRUCTURE
 from napari_fedsam.annotation.worklist_proposal import SLICES, propose_scan
 from napari_fedsam.imaging.errors import ImagingError
 from napari_fedsam.sam.prediction import Prediction
@@ -19,7 +20,7 @@ def path(tmp_path):
 
 
 def run(path, model, global_model=None, between=lambda: None):
-    steps = propose_scan(path, 1, model, global_model, between)
+    steps = propose_scan(path, FIRST_STRUCTURE, model, global_model, between)
     count = 0
     while True:
         try:

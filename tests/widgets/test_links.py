@@ -103,6 +103,36 @@ def test_a_click_moves_it_and_is_a_prompt_all_the_same(hands, widget, t1, crossh
     assert (middle(widget) - hands.pixel(40, 22)).manhattanLength() <= 2
 
 
+def test_what_was_done_on_a_scan_is_there_again_after_the_other_one(hands, widget, viewer, t2):
+    session, first = widget.session, widget.session.scan
+    hands.click(40, 22)
+    hands.rest()
+    asked = session.ask
+    widget.choose_layer(viewer.layers["t2"])
+    hands.rest()
+    assert session.scan is t2
+    assert session.ask.is_empty
+    widget.choose_layer(viewer.layers["ball"])
+    hands.rest()
+    assert session.scan is first
+    assert session.ask == asked
+    hands.press("U")
+    assert session.ask.is_empty
+
+
+def test_a_scan_whose_layer_was_removed_begins_anew(hands, widget, viewer, t2):
+    hands.click(40, 22)
+    first = widget.session.scan
+    layer = viewer.layers["ball"]
+    widget.choose_layer(viewer.layers["t2"])
+    hands.rest()
+    viewer.layers.remove(layer)
+    widget.choose_layer(add(viewer, first))
+    hands.rest()
+    assert widget.session.scan is first
+    assert widget.session.ask.is_empty
+
+
 def test_a_drag_leaves_it_where_it_is(hands, widget, t1, crosshair):
     hands.press("Shift+X")
     before = crosshair.point

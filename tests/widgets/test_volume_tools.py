@@ -1,9 +1,13 @@
 """Whole volumes by keys and mouse in a real window, with the real model."""
 
+import threading
+
 import numpy as np
 import pytest
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QDialog
+
+from napari_fedsam.annotation.volume_tools import fill_holes
 
 pytestmark = pytest.mark.window
 
@@ -127,6 +131,36 @@ def test_volume_tools_and_measures(ball, hands, widget, qtbot):
     assert np.array_equal(layer.data == 1, holed)
     hands.press("U")
     assert not layer.data.any()
+
+
+def test_what_is_painted_while_a_tool_runs_stays(ball, hands, widget, qtbot):
+    truth = truth_of(ball)
+    layer, panel = widget.segmentation_layer, widget._volume_panel
+    holed = truth.copy()
+    holed[6, 28:31, 33:36] = False
+    layer.data_setitem(np.nonzero(holed), 1)
+    begun, painted, finished = threading.Event(), threading.Event(), threading.Event()
+
+    def tool(volume, spacing):
+        begun.set()
+        assert painted.wait(30)
+        return fill_holes(volume, spacing)
+
+    panel.apply(tool)
+    assert begun.wait(30)
+    layer.data_setitem((np.zeros(4, int), np.arange(4), np.arange(4)), 1)
+    painted.set()
+    # The same lane: it begins when the tool has ended, of which the window has not heard yet.
+    panel._background.run("volume", finished.set, lambda _: None, pytest.fail)
+    assert finished.wait(30)
+    layer.data_setitem((np.array([6]), np.array([29]), np.array([34])), 2)
+    before = layer.data.copy()
+    settle(widget, hands, qtbot)
+    expected = np.where(truth, 1, before)
+    expected[6, 29, 34] = 2
+    assert np.array_equal(layer.data, expected)
+    hands.press("U")
+    assert np.array_equal(layer.data, before)
 
 
 def test_structures_are_chosen_by_alt_and_a_number(ball, hands, widget, monkeypatch):

@@ -42,24 +42,71 @@ class Acceptance:
     false_positive_pixels: int | None = None
     record: CaseRecord | None = None
 
-    def keep(self, store: CaseStore) -> CaseRecord:
-        """Write the case and remove the one that it replaces (slow: waits for the disk)."""
-        self.record = store.accept(self.new)
-        if self.supersedes is not None:
-            self.supersedes.remove(store)
-        return self.record
+    def keep(self, store: CaseStore) -> None:
+        """Write the case and remove the one that it replaces (slow: waits for the disk).
+
+        Raises
+        ------
+        CaseStoreError
+            When it cannot be written, or the other one cannot be removed. `record` tells whether
+            it is on the disk nevertheless.
+        """
+        if not self._is_in(store):
+            self.record = store.accept(self.new)
+        try:
+            self._remove_earlier(store)
+        except FedSamError:
+            # A place has one case.
+            self.remove(store)
+            raise
 
     def withdraw(self, store: CaseStore) -> None:
-        """Remove the case and bring back the one that it had replaced (slow)."""
-        if self.supersedes is not None:
-            self.supersedes.record = store.accept(self.supersedes.new)
-        self.remove(store)
+        """Remove the case and bring back the one that it had replaced (slow).
+
+        Where someone has deleted the case, the one before stays away, too.
+
+        Raises
+        ------
+        CaseStoreError
+            When it cannot be removed, or the other one cannot be written.
+        """
+        earlier = self._bring_back(store)
+        try:
+            self.remove(store)
+        except FedSamError:
+            # A place has one case.
+            if earlier is not None:
+                earlier.remove(store)
+            raise
 
     def remove(self, store: CaseStore) -> None:
         """Remove the case unless someone has deleted it already (slow)."""
-        record, self.record = self.record, None
-        if record is not None and any(kept.id == record.id for kept in store.records()):
-            store.delete(record.id, image_stays=True)
+        if self.record is not None and self._is_in(store):
+            try:
+                store.delete(self.record.id, image_stays=True)
+            except FedSamError:
+                # Half deleted it is no case any more: the next opening of the store ends that.
+                if self._is_in(store):
+                    raise
+        self.record = None
+
+    def _remove_earlier(self, store: CaseStore) -> None:
+        """Remove what this replaces, and what could not be removed when that replaced it."""
+        earlier = self.supersedes
+        while earlier is not None:
+            earlier.remove(store)
+            earlier = earlier.supersedes
+
+    def _bring_back(self, store: CaseStore) -> "Acceptance | None":
+        earlier = self.supersedes
+        if earlier is None or earlier.record is not None or not self._is_in(store):
+            return None
+        earlier.record = store.accept(earlier.new)
+        return earlier
+
+    def _is_in(self, store: CaseStore) -> bool:
+        record = self.record
+        return record is not None and any(kept.id == record.id for kept in store.records())
 
 
 class DiskJobs(Protocol):

@@ -140,8 +140,11 @@ class Accepting(Workspace):
         )
 
     def _could_not_keep(self, acceptance: Acceptance, step: Step, error: FedSamError) -> None:
-        """Leave everything as it was before accepting, so that it can be tried again."""
-        if self._history.drop(step):
+        """Leave everything as it was before accepting, so that it can be tried again.
+
+        What is on the disk all the same stays accepted, so that the next one replaces it.
+        """
+        if acceptance.record is None and self._history.drop(step):
             self._take_back(acceptance)
         self.failed.emit(error)
 

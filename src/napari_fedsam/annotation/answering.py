@@ -70,12 +70,17 @@ class Answering:
         self.forget()
 
     def forget(self) -> None:
-        """Drop the encoded slices and the preview's claim to be current."""
+        """Drop the encoded slices, what was answered ahead, and the preview of another scan.
+
+        That of another model stays on screen, no longer current, until the next one comes.
+        """
         self._cache.clear()
         self._refused.clear()
         self._encoded_ahead.clear()
         self.hover.drop()
         self.foreseen.drop()
+        if self.preview is not None and self.preview.number != self._view.number:
+            self.drop_preview()
         self.work_wanted.emit()
 
     def point_at(self, point: tuple[float, float] | None) -> None:
@@ -122,13 +127,22 @@ class Answering:
             pixels = view.slice.pixels(view.display)
             work = EncodeWork(self._key, model, pixels, view.window)
         elif (ask := ask or self.foreseen.pending) is not None:
-            work = PredictWork(view.place, ask, model, view.window, embedding, self._earlier())
+            work = PredictWork(
+                view.number,
+                view.place,
+                view.structure,
+                ask,
+                model,
+                view.window,
+                embedding,
+                self._earlier(),
+            )
         return None if work is None or _identity(work) in self._refused else work
 
     def _next_ask(self) -> Ask | None:
         """Return what is to be answered next: the prompts, then the point under the cursor."""
-        ask = self._current_ask()
-        identity = self._view.place, ask, self._view.window
+        view, ask = self._view, self._current_ask()
+        identity = view.number, view.place, ask, view.window
         if not (ask.is_empty or self.is_current or identity in self._refused):
             return ask
         return self.hover.pending
@@ -151,7 +165,7 @@ class Answering:
 
     def finish_ahead(self, work: EncodeWork, result: ImageEmbedding) -> None:
         """Take a slice that was encoded ahead; those nearby stay in memory too."""
-        if work.model is not self.model or work.key[0] != self._view.number:
+        if self._is_stale(work):
             return
         self._encoded_ahead.add(work.key)
         place, here = work.key[1], self._view.slice
@@ -160,24 +174,32 @@ class Answering:
 
     def finish(self, work: Work, result: Any) -> None:
         """Take the result of some work; one that has become stale is dropped."""
-        if isinstance(work, EncodeWork):
-            if work.model is self.model and work.key[0] == self._view.number:
+        if not self._is_stale(work):
+            if isinstance(work, EncodeWork):
                 self._cache.put(work.key, result)
-        else:
-            preview = Preview(work.place, work.ask, work.model, work.window, result)
-            if self._answers(preview):
-                self.preview = preview
-                self.preview_changed.emit()
-            elif preview.model is self.model:
-                self.hover.take(preview)
-                self.foreseen.take(preview)
+            else:
+                self._take(
+                    Preview(work.number, work.place, work.ask, work.model, work.window, result)
+                )
         self.work_wanted.emit()
+
+    def _take(self, preview: Preview) -> None:
+        if self._answers(preview):
+            self.preview = preview
+            self.preview_changed.emit()
+        else:
+            self.hover.take(preview)
+            self.foreseen.take(preview)
 
     def refuse(self, work: Work, error: FedSamError) -> None:
         """Take note that some work failed: it is told once and not tried again.
 
-        What was computed for a click that nobody has given is not spoken of.
+        What was computed for a click that nobody has given, for a scan that was left or for a
+        model that is gone is not spoken of.
         """
+        if self._is_stale(work):
+            self.work_wanted.emit()
+            return
         if isinstance(work, PredictWork) and work.ask == self.foreseen.pending:
             self.foreseen.drop()
             self.work_wanted.emit()
@@ -203,20 +225,18 @@ class Answering:
     def _key(self) -> tuple[int, Any, Any]:
         return self._view.number, self._view.slice, self._view.window
 
+    def _is_stale(self, work: Work) -> bool:
+        """Whether another scan or model has come since some work was handed out."""
+        return work.model is not self.model or work.number != self._view.number
+
     def _answers(self, preview: Preview) -> bool:
-        view = self._view
-        return preview.model is self.model and (preview.place, preview.ask, preview.window) == (
-            view.place,
-            self._current_ask(),
-            view.window,
-        )
+        asked = preview.ask == self._current_ask()
+        return asked and preview.model is self.model and preview.is_of(self._view)
 
     def _earlier(self) -> tuple[Ask, Any] | None:
         """Return the preview as something that further clicks may continue."""
         preview = self.preview
-        if preview is None or preview.model is not self.model:
-            return None
-        if (preview.place, preview.window) != (self._view.place, self._view.window):
+        if preview is None or preview.model is not self.model or not preview.is_of(self._view):
             return None
         return preview.ask, preview.prediction
 
@@ -224,4 +244,4 @@ class Answering:
 def _identity(work: Work) -> object:
     if isinstance(work, EncodeWork):
         return work.key
-    return work.place, work.ask, work.window
+    return work.number, work.place, work.ask, work.window

@@ -1,7 +1,8 @@
 """Keeps the session on disk while a person works, and finds what an earlier one left behind."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,14 @@ from filelock import FileLock, Timeout
 from napari_fedsam.annotation.errors import AnnotationError
 from napari_fedsam.annotation.label_edit import LabelEdit
 from napari_fedsam.annotation.session import AnnotationSession
-from napari_fedsam.annotation.session_file import SUFFIX, SavedSession, SessionLog, read_session
+from napari_fedsam.annotation.session_file import (
+    SUFFIX,
+    SavedSession,
+    SessionLog,
+    SessionState,
+    read_session,
+    told_as_unsaved,
+)
 from napari_fedsam.annotation.session_state import state_of
 from napari_fedsam.files import atomic_path
 
@@ -34,32 +42,33 @@ class Autosave:
     def __init__(self, session: AnnotationSession, folder: Path) -> None:
         self._session = session
         self.folder = folder
-        self._log: SessionLog | None = None
-        self._lock: FileLock | None = None
+        self._file = _OpenFile(folder)
         self._begin()
         session.edited.connect(self._edited)
         session.opened.connect(self._begin)
 
     def _begin(self) -> None:
         """Start a new file once there is something to write for the scan that was opened."""
-        self._release()
-        self._log = None
+        self._file.close()
+        self._file = _OpenFile(self.folder)
         self._pending: list[LabelEdit] = []
         self._written = ""
         self._is_new = True
-        self._has_failed = False
 
     def _edited(self, edit: LabelEdit) -> None:
         self._pending.append(edit)
 
     def job(self) -> Callable[[], None] | None:
-        """Return what writes the changes since the last call, or None when there are none."""
+        """Return what writes the changes since the last call, or None when there are none.
+
+        It raises an `AnnotationError` when the disk does not take them; the next one then writes
+        everything.
+        """
         session = self._session
         scan = session.scan
         if scan is None or not scan.source.exists():
             return None
-        if self._has_failed:
-            # The log may lack a part: everything goes into a new one.
+        if self._file.lacks_a_part:
             self._begin()
         state = state_of(session)
         text = state.model_dump_json()
@@ -68,44 +77,93 @@ class Autosave:
         )
         if is_untouched or (text == self._written and not self._pending):
             return None
+        if self._file.is_removed:
+            self._begin()
         edits, self._pending, self._written = self._pending, [], text
         present = session.segmentation if self._is_new else None
         self._is_new = False
-        if self._log is None:
-            self._log = self._new_log()
-        log = self._log
+        file = self._file
 
         def write() -> None:
             # On a large scan both take a while. Changes made meanwhile are written once more.
             first = [] if present is None else [LabelEdit.from_nothing(present)]
             complete = state.model_copy(update={"fingerprint": scan.fingerprint})
-            try:
-                log.append([*first, *edits], complete)
-            except AnnotationError:
-                self._has_failed = True
-                raise
+            file.append([*first, *edits], complete)
 
         return write
-
-    def _new_log(self) -> SessionLog:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for old in sorted(self.folder.glob(f"*{SUFFIX}"))[:-_KEPT]:
-            _remove(old)
-        path = self.folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09}{SUFFIX}"
-        self._lock = FileLock(path.with_suffix(".lock"))
-        self._lock.acquire(timeout=0)
-        return SessionLog(path)
 
     def close(self) -> None:
         """Let another window restore what was written."""
         self._session.edited.disconnect(self._edited)
         self._session.opened.disconnect(self._begin)
-        self._release()
+        self._file.close()
 
-    def _release(self) -> None:
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+
+class _OpenFile:
+    """The file of the scan that is open: made by its first write, locked until it is closed.
+
+    It may be written in one thread and closed in another.
+
+    Attributes
+    ----------
+    lacks_a_part : bool
+        Whether something could not be written; nothing more is then.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09}{SUFFIX}"
+        self._path = folder / name
+        self._lock = FileLock(self._path.with_suffix(".lock"), thread_local=False)
+        self._log: SessionLog | None = None
+        self._is_closed = False
+        self.lacks_a_part = False
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether someone has removed it, for instance with its patient's cases."""
+        return self._log is not None and not self._path.exists()
+
+    def append(self, edits: Iterable[LabelEdit], state: SessionState) -> None:
+        """Write a part (slow).
+
+        Raises
+        ------
+        AnnotationError
+            When the disk does not take it.
+        """
+        if self.lacks_a_part:
+            return
+        is_first = self._log is None
+        try:
+            if self._log is None:
+                self._log = self._make()
+            self._log.append(edits, state)
+        except AnnotationError:
+            self.lacks_a_part = True
+            if is_first:
+                self._discard()
+            raise
+        finally:
+            if self._is_closed:
+                self._lock.release()
+
+    def _make(self) -> SessionLog:
+        with told_as_unsaved(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            _drop_oldest(self._path.parent)
+            self._lock.acquire(timeout=0)
+        return SessionLog(self._path)
+
+    def _discard(self) -> None:
+        """Remove what holds nothing: it must not count among those that are kept."""
+        self._lock.release()
+        with suppress(OSError):
+            _remove(self._path)
+
+    def close(self) -> None:
+        """Let others have it; a write that is under way may still end."""
+        self._is_closed = True
+        self._lock.release()
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,6 +229,13 @@ def save_session(session: AnnotationSession, path: Path) -> Callable[[], None]:
             ) from error
 
     return write
+
+
+def _drop_oldest(folder: Path) -> None:
+    for old in sorted(folder.glob(f"*{SUFFIX}"))[:-_KEPT]:
+        # One that cannot be removed does no harm.
+        with suppress(OSError):
+            _remove(old)
 
 
 def _is_free(path: Path) -> bool:

@@ -43,10 +43,8 @@ class Foreseen:
     @property
     def answer(self) -> Preview | None:
         """The newest answer to an expected click; nothing on screen shows it."""
-        found, view = self._answer, self._view
-        if found is None or (found.place, found.window) != (view.place, view.window):
-            return None
-        return found
+        found = self._answer
+        return found if found is not None and found.is_of(self._view) else None
 
     @property
     def pending(self) -> Ask | None:

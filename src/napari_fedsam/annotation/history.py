@@ -40,19 +40,36 @@ class History:
         return True
 
     def undo(self) -> bool:
-        """Take the last step back; return False when there is none."""
+        """Take the last step back; return False when there is none.
+
+        A step that raises stays where it was, to be tried again.
+        """
         if not self._done:
             return False
-        step = self._done.pop()
-        self._undone.append(step)
-        step.undo()
+        step = _moved(self._done, self._undone)
+        try:
+            step.undo()
+        except Exception:
+            _moved(self._undone, self._done)
+            raise
         return True
 
     def redo(self) -> bool:
-        """Do again what was last taken back; return False when there is nothing."""
+        """Do again what was last taken back; return False when there is nothing.
+
+        A step that raises stays where it was, to be tried again.
+        """
         if not self._undone:
             return False
-        step = self._undone.pop()
-        self._done.append(step)
-        step.redo()
+        step = _moved(self._undone, self._done)
+        try:
+            step.redo()
+        except Exception:
+            _moved(self._done, self._undone)
+            raise
         return True
+
+
+def _moved(source: list[Step], target: list[Step]) -> Step:
+    target.append(source.pop())
+    return target[-1]

@@ -95,8 +95,7 @@ class Hover:
             self.changed.emit()
 
     def _fits(self, preview: Preview) -> bool:
-        view = self._view
-        if (preview.place, preview.window) != (view.place, view.window):
+        if not preview.is_of(self._view):
             return False
         # Its last correction is the point.
         return replace(preview.ask, corrections=preview.ask.corrections[:-1]) == self._current_ask()

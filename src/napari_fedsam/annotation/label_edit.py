@@ -149,13 +149,18 @@ class LabelEdit:
         before, after = self.values
         return replace(self, values=(after, before))
 
+    def sparing_changes_in(self, segmentation: NDArray[Any]) -> "LabelEdit":
+        """Return this edit without the voxels that no longer are as they were before it."""
+        indices, before, after = self.indices, self.before, self.after
+        unchanged = segmentation[indices] == before
+        if unchanged.all():
+            return self
+        kept = tuple(axis[unchanged] for axis in indices)
+        return LabelEdit.of(kept, before[unchanged], after[unchanged])
+
     def reversed_on(self, segmentation: NDArray[Any]) -> "LabelEdit":
         """Return the edit that takes this one back, sparing voxels changed otherwise since."""
-        indices, before, after = self.indices, self.before, self.after
-        untouched = segmentation[indices] == after
-        return LabelEdit.of(
-            tuple(axis[untouched] for axis in indices), after[untouched], before[untouched]
-        )
+        return self.swapped().sparing_changes_in(segmentation)
 
     @property
     def nbytes(self) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_fedsam.cases.case import Structure
 from napari_fedsam.sam.embedding_store import EmbeddingStore
 from napari_fedsam.sam.prediction import ImageEmbedding
 from napari_fedsam.sam.predictor import Predictor
@@ -27,8 +28,9 @@ class ModelInUse:
         None for a base model.
     version : int or None
         The site's version number; None for a base model.
-    structures : frozenset of int
-        The structure values that the model can tell apart; empty for a base model.
+    structures : tuple of Structure
+        What the model can tell apart, with the values that it knows them by; empty for a base
+        model.
     recipe_hash : str
         Of the recipe that a personalised model follows.
     profile : str
@@ -41,7 +43,7 @@ class ModelInUse:
     name: str
     round: int | None = None
     version: int | None = None
-    structures: frozenset[int] = frozenset()
+    structures: tuple[Structure, ...] = ()
     recipe_hash: str = ""
     profile: str = ""
     store: EmbeddingStore | None = field(default=None, repr=False)
@@ -82,6 +84,12 @@ class ModelInUse:
         of_profile = f" of {self.profile}" if self.profile else ""
         return f"{self.name} round {self.round} version {self.version}{of_profile}"
 
-    def structure_for(self, value: int) -> int | None:
-        """Return the structure value to predict with; None where the model has no token for it."""
-        return value if value in self.structures else None
+    def structure_for(self, structure: Structure) -> int | None:
+        """Return the value to predict with; None where the model does not know the structure.
+
+        The name tells, as in training: where somebody worked before a federation, the same
+        structure has another number there.
+        """
+        name = structure.name.casefold()
+        values = (each.value for each in self.structures if each.name.casefold() == name)
+        return next(values, None)

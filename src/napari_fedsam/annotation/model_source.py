@@ -151,7 +151,8 @@ class ModelSource:
         ----------
         choice : str
             `SITE_MODEL`, a registry name, the path of a checkpoint, or of another site's folder
-            for the model that is in use there.
+            for the model that is in use there; what it encodes stays in this site's folder. A
+            folder that is called like one of the names is given with a path.
         progress : callable, optional
             Called with the downloaded fraction, 0 to 1.
 
@@ -160,8 +161,9 @@ class ModelSource:
         FedSamError
             When the model cannot be fetched, read or verified.
         """
-        if Path(choice).is_dir() and choice != SITE_MODEL:
-            return ModelSource(Path(choice)).load(progress=progress)
+        if choice not in _names() and Path(choice).is_dir():
+            other = ModelSource(Path(choice)).load(progress=progress)
+            return replace(other, store=self._store)
         if choice != SITE_MODEL:
             model = load_model(choice, progress=progress)
             return ModelInUse(Predictor(model), model_name(choice), store=self._store)
@@ -180,7 +182,7 @@ class ModelSource:
             name,
             round=version.round,
             version=version.number,
-            structures=frozenset(structure.value for structure in recipe.structures),
+            structures=recipe.structures,
             recipe_hash=recipe.hash,
             profile=self._profile,
             store=self._store,
@@ -213,6 +215,10 @@ class ModelSource:
             predictor=Predictor(personalised.stay_global()),
             recipe_hash=f"{recipe.hash} global",
         )
+
+
+def _names() -> set[str]:
+    return {SITE_MODEL, *(info.name for info in available_models())}
 
 
 def model_name(choice: str) -> str:

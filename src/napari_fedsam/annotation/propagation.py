@@ -32,7 +32,7 @@ class Limits:
     Attributes
     ----------
     first, last : int
-        The slices that it may reach, both included.
+        The slices that it may fill, both included. It may pass through others to come there.
     least_confidence : float
         The lowest IoU that the model may predict for its own mask.
     most_growth, most_shrinking : float
@@ -49,7 +49,10 @@ class Limits:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """The mask of one slice; None says that the structure ended there, and `why`."""
+    """The mask of one slice; None says that the structure ended there, and `why`.
+
+    What has a mask lies within the limits; the structure may end before it comes there.
+    """
 
     index: int
     mask: Mask | None
@@ -122,32 +125,36 @@ class Propagation:
 
     @property
     def slice_count(self) -> int:
-        """The most slices that it may come to."""
+        """The most slices that it may fill."""
         return self._limits.last - self._limits.first + 1
 
     def run(self) -> Iterator[Found]:
         """Yield what is found, slice by slice (slow); stopping early leaves the rest out."""
         for index, seed in sorted(self._seeds.items()):
-            if isinstance(seed, Ask):
-                start = self._answer(index, seed)
+            ways = [way for step in (+1, -1) if (way := self._way(index, step))]
+            is_wanted = isinstance(seed, Ask) and self._may_fill(index)
+            if not (ways or is_wanted):
+                continue
+            start = self._answer(index, seed) if isinstance(seed, Ask) else seed
+            if is_wanted:
                 yield Found(index, start)
-            else:
-                start = seed
             if start.any():
-                yield from self._one_way(index, start, +1)
-                yield from self._one_way(index, start, -1)
+                for way in ways:
+                    yield from self._one_way(index, start, way)
 
-    def _one_way(self, seed: int, start: Mask, step: int) -> Iterator[Found]:
+    def _one_way(self, seed: int, start: Mask, way: range) -> Iterator[Found]:
         before = start
         look = None if self._look is None else self._look(seed, start)
-        for index in range(seed + step, self._end(seed, step) + step, step):
+        for index in way:
             mask, score = self._follow(self._encode(index), before)
             why = self._why_not(mask, score, before)
             if not why and look is not None and self._look is not None:
                 why = look.why_not(self._look(index, mask))
-            yield Found(index, None if why else mask, why)
             if why:
+                yield Found(index, None, why)
                 return
+            if self._may_fill(index):
+                yield Found(index, mask)
             before = mask
 
     def _follow(self, embedding: ImageEmbedding, before: Mask) -> tuple[Mask, float]:
@@ -162,15 +169,22 @@ class Propagation:
         largest = max(found, key=lambda part: int(part.mask.sum()))
         return np.logical_or.reduce([part.mask for part in found]), largest.score
 
-    def _end(self, seed: int, step: int) -> int:
-        """Return the last slice of a direction: the limit, or half way to the next seed."""
+    def _way(self, seed: int, step: int) -> range:
+        """Return the slices of a direction: to the limit, or half way to the next seed.
+
+        Empty where none of them may be filled.
+        """
+        end = self._limits.last if step > 0 else self._limits.first
         beyond = [index for index in self._seeds if (index - seed) * step > 0]
-        if not beyond:
-            return self._limits.last if step > 0 else self._limits.first
-        gap = min(abs(index - seed) for index in beyond)
-        # The slice in the middle belongs to the earlier seed.
-        reach = gap // 2 if step > 0 else (gap - 1) // 2
-        return min(max(seed + step * reach, self._limits.first), self._limits.last)
+        if beyond:
+            gap = min(abs(index - seed) for index in beyond)
+            # The slice in the middle belongs to the earlier seed.
+            reach = gap // 2 if step > 0 else (gap - 1) // 2
+            end = min(end, seed + reach) if step > 0 else max(end, seed - reach)
+        return range(seed + step, end + step, step) if self._may_fill(end) else range(0)
+
+    def _may_fill(self, index: int) -> bool:
+        return self._limits.first <= index <= self._limits.last
 
     def _why_not(self, mask: Mask, score: float, before: Mask) -> str:
         """Say why a mask is not believed, or nothing."""

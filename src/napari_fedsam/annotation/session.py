@@ -64,14 +64,16 @@ class AnnotationSession(Prompting, Accepting):
     def open_scan(self, scan: Scan, segmentation: NDArray[Any] | None = None) -> None:
         """Begin to annotate a scan, on the middle slice of its acquired plane.
 
-        A scan that the crosshair links to the one before begins on the slice nearest to it.
+        A scan that the crosshair links to the one before begins on the slice nearest to it. What
+        was done on a scan that was open before is there again, with its undo steps.
 
         Parameters
         ----------
         scan : Scan
         segmentation : unsigned integer array in display order, optional
-            Where accepted masks are written; by default a new, empty one.
+            Where accepted masks are written; by default the one that the scan had, or a new one.
         """
+        self._put_aside()
         self._look_at(scan)
         if segmentation is not None:
             self.segmentation = segmentation
@@ -85,6 +87,7 @@ class AnnotationSession(Prompting, Accepting):
     def _look_at(self, scan: Scan | None) -> None:
         self.view.open(scan, None if scan is None else self.crosshair.start_of(scan))
         self._forget()
+        self._take_up()
         self.answering.hover.point_at(None)
         self.answering.forget()
         self._arrived()
@@ -104,7 +107,7 @@ class AnnotationSession(Prompting, Accepting):
         return (
             model is not None
             and model.can_propose
-            and model.structure_for(self.view.structure.value) is not None
+            and model.structure_for(self.view.structure) is not None
         )
 
     def propose(self) -> None:

@@ -10,6 +10,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,13 +96,19 @@ class SessionLog:
     ----------
     path : Path
         A new file, or one that is replaced.
+
+    Raises
+    ------
+    AnnotationError
+        When it cannot be made.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            file.write(_FORMAT)
+        with told_as_unsaved(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                file.write(_FORMAT)
 
     def append(self, edits: Iterable[LabelEdit], state: SessionState) -> None:
         """Add changes of the segmentation, and the state after them.
@@ -109,20 +116,29 @@ class SessionLog:
         Raises
         ------
         AnnotationError
-            When the disk does not take it.
+            When the disk does not take it, or someone has removed the file.
         """
         records = [_record(_EDIT, _edit_to_bytes(edit)) for edit in edits]
         records.append(_record(_STATE, state.model_dump_json().encode()))
-        try:
-            with self.path.open("ab") as file:
-                file.write(b"".join(records))
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise AnnotationError(
-                f"The session could not be saved in {self.path.parent.name} "
-                f"({error.strerror}): free some space; your work stays open here."
-            ) from error
+        # A file that is gone must not come back with a part of the session.
+        with told_as_unsaved(self.path), self.path.open("rb+") as file:
+            file.seek(0, os.SEEK_END)
+            file.write(b"".join(records))
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def told_as_unsaved(path: Path) -> Iterator[None]:
+    """Turn operating-system errors of the block into an `AnnotationError` that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        cause = error.strerror or type(error).__name__
+        raise AnnotationError(
+            f"The session could not be saved in {path.parent.name} ({cause}): free some space or "
+            "allow writing there; your work stays open here."
+        ) from error
 
 
 def read_session(path: Path) -> SavedSession:

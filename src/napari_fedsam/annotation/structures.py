@@ -7,6 +7,28 @@ from napari_fedsam.imaging.segmentation import PALETTE
 FIRST_STRUCTURE = Structure(value=1, name="structure 1", color=PALETTE[0])
 
 
+def joined_structures(
+    known: tuple[Structure, ...], others: tuple[Structure, ...]
+) -> tuple[Structure, ...]:
+    """Return the known structures, and those of the others whose names are not among them.
+
+    What is known keeps its value, for masks refer to it; others take a free one where theirs is
+    taken.
+
+    Raises
+    ------
+    AnnotationError
+        When all 255 values are in use.
+    """
+    for other in others:
+        if any(each.name.casefold() == other.name.casefold() for each in known):
+            continue
+        if any(each.value == other.value for each in known):
+            other = next_structure(known, other.name, definition=other.definition)  # noqa: PLW2901
+        known = (*known, other)
+    return known
+
+
 def next_structure(
     known: tuple[Structure, ...], name: str, color: str | None = None, definition: str = ""
 ) -> Structure:

@@ -8,7 +8,7 @@ from psygnal import Signal
 
 from napari_fedsam.annotation.errors import AnnotationError
 from napari_fedsam.annotation.slices import SliceKey
-from napari_fedsam.annotation.structures import FIRST_STRUCTURE, next_structure
+from napari_fedsam.annotation.structures import FIRST_STRUCTURE, joined_structures, next_structure
 from napari_fedsam.annotation.work import Place
 from napari_fedsam.cases.case import Structure
 from napari_fedsam.imaging.scan import Scan
@@ -112,6 +112,17 @@ class Viewpoint:
         same = [each for each in structures if each.value == self.structure.value]
         self.structures = structures
         self.structure = same[0] if same else structures[0]
+        self.structure_changed.emit()
+
+    def offer_more(self, structures: tuple[Structure, ...]) -> None:
+        """Offer further structures beside those on offer, which keep their values.
+
+        Raises
+        ------
+        AnnotationError
+            When all 255 values are in use.
+        """
+        self.structures = joined_structures(self.structures, structures)
         self.structure_changed.emit()
 
     def choose_structure(self, value: int) -> None:

@@ -15,6 +15,7 @@ from napari_fedsam.annotation.propagation import Limits, Look, Propagation
 from napari_fedsam.annotation.session import AnnotationSession
 from napari_fedsam.annotation.slices import SliceKey
 from napari_fedsam.annotation.work import Place
+from napari_fedsam.cases.case import Structure
 from napari_fedsam.imaging.scan import Scan
 from napari_fedsam.imaging.window import Window, apply_window
 from napari_fedsam.sam.prediction import ImageEmbedding
@@ -39,7 +40,7 @@ class PropagationWork:
 
     scan: Scan
     axis: int
-    structure: int
+    structure: Structure
     model: ModelInUse
     window: Window
     display: NDArray[np.generic]
@@ -49,7 +50,7 @@ class PropagationWork:
 
     @property
     def slice_count(self) -> int:
-        """How many slices are looked at, at most."""
+        """How many slices are filled, at most."""
         return self.limits.last - self.limits.first + 1
 
     def run(self, progress: Callable[[int], None]) -> FoundMasks:
@@ -72,7 +73,7 @@ class PropagationWork:
             progress(count)
             if self.cancelled.is_set():
                 break
-        return FoundMasks(self.scan, self.axis, self.structure, masks, tuple(stops))
+        return FoundMasks(self.scan, self.axis, self.structure.value, masks, tuple(stops))
 
     def _encode(self, index: int) -> ImageEmbedding:
         return self.model.encode(self._windowed(index))
@@ -106,7 +107,7 @@ def propagation_of(session: AnnotationSession, limits: Limits) -> PropagationWor
             "box around it, on one slice."
         )
     return PropagationWork(
-        scan, place.slice.axis, place.structure, model, view.window, view.display, seeds, limits
+        scan, place.slice.axis, view.structure, model, view.window, view.display, seeds, limits
     )
 
 

@@ -7,6 +7,7 @@ nothing of the session while it runs, so a result that has become stale is simpl
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,13 @@ from napari_fedsam.annotation.answer import answer
 from napari_fedsam.annotation.ask import Ask
 from napari_fedsam.annotation.model_in_use import ModelInUse
 from napari_fedsam.annotation.slices import SliceKey
+from napari_fedsam.cases.case import Structure
 from napari_fedsam.imaging.window import Window, apply_window
 from napari_fedsam.sam.prediction import ImageEmbedding, Prediction
+
+if TYPE_CHECKING:
+    # It needs `Place` from here.
+    from napari_fedsam.annotation.viewpoint import Viewpoint
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,11 @@ class EncodeWork:
     pixels: NDArray[np.generic]
     window: Window
 
+    @property
+    def number(self) -> int:
+        """Which of the scans that were opened it is for (see `Viewpoint`)."""
+        return self.key[0]
+
     def run(self, between: Callable[[], None] | None = None) -> ImageEmbedding:
         """Window and encode the slice (slow: 0.3 s to many seconds); `between` may wait."""
         return self.model.encode(apply_window(self.pixels, self.window), between)
@@ -51,9 +62,19 @@ class EncodeWork:
 
 @dataclass(frozen=True, eq=False)
 class PredictWork:
-    """Answer an ask on an encoded slice."""
+    """Answer an ask on an encoded slice.
 
+    Attributes
+    ----------
+    number : int
+        Which of the scans that were opened it is for (see `Viewpoint`).
+    structure : Structure
+        That of the place.
+    """
+
+    number: int
     place: Place
+    structure: Structure
     ask: Ask
     model: ModelInUse
     window: Window
@@ -66,7 +87,7 @@ class PredictWork:
             self.model.predictor,
             self.embedding,
             self.ask,
-            structure=self.model.structure_for(self.place.structure),
+            structure=self.model.structure_for(self.structure),
             earlier=self.earlier,
         )
 
@@ -76,13 +97,26 @@ Work = EncodeWork | PredictWork
 
 @dataclass(frozen=True, eq=False)
 class Preview:
-    """The model's answer that is on screen, waiting to be accepted."""
+    """The model's answer that is on screen, waiting to be accepted.
 
+    Attributes
+    ----------
+    number : int
+        Which of the scans that were opened it is of (see `Viewpoint`): places and windows of two
+        scans are often the same.
+    """
+
+    number: int
     place: Place
     ask: Ask
     model: ModelInUse
     window: Window
     prediction: Prediction
+
+    def is_of(self, view: "Viewpoint") -> bool:
+        """Whether it is of the scan, the place and the window that are looked at."""
+        seen = view.number, view.place, view.window
+        return (self.number, self.place, self.window) == seen
 
     @property
     def mask(self) -> NDArray[np.bool_]:

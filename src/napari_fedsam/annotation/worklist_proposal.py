@@ -12,6 +12,7 @@ from napari_fedsam.annotation.model_in_use import ModelInUse
 from napari_fedsam.annotation.slices import SliceKey
 from napari_fedsam.annotation.viewpoint import Viewpoint
 from napari_fedsam.annotation.worklist import Proposal
+from napari_fedsam.cases.case import Structure
 from napari_fedsam.imaging.readers import read_scan
 from napari_fedsam.imaging.window import apply_window
 from napari_fedsam.sam.prediction import Prediction
@@ -22,7 +23,7 @@ SLICES = 5
 
 def propose_scan(
     path: Path,
-    structure: int,
+    structure: Structure,
     model: ModelInUse,
     global_model: ModelInUse | None,
     between: Callable[[], None],
@@ -32,8 +33,7 @@ def propose_scan(
     Parameters
     ----------
     path : Path
-    structure : int
-        The structure's value.
+    structure : Structure
     model : ModelInUse
         One that can propose.
     global_model : ModelInUse or None
@@ -64,7 +64,7 @@ def propose_scan(
             total += int(own.mask.sum() + theirs.sum())
     return Proposal(
         model=model.provenance,
-        structure=structure,
+        structure=structure.value,
         confidence=float(np.mean(scores)) if scores else 0.0,
         disagreement=None if global_model is None else (1 - 2 * common / total if total else 0.0),
     )
@@ -76,7 +76,7 @@ def _spread(count: int) -> list[int]:
 
 
 def _proposed(
-    model: ModelInUse, image: NDArray[np.uint8], structure: int, between: Callable[[], None]
+    model: ModelInUse, image: NDArray[np.uint8], structure: Structure, between: Callable[[], None]
 ) -> Prediction:
     between()
     embedding = model.encode(image, between)

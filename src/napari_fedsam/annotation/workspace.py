@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +18,21 @@ from napari_fedsam.annotation.label_edit import Indices, LabelEdit
 from napari_fedsam.annotation.model_in_use import ModelInUse
 from napari_fedsam.annotation.viewpoint import Viewpoint
 from napari_fedsam.annotation.work import Place, Preview
+from napari_fedsam.cases.case import Structure
 from napari_fedsam.imaging.scan import Scan
+
+
+@dataclass(frozen=True, eq=False)
+class _PutAside:
+    """What was done on a scan, while another one is open."""
+
+    structures: tuple[Structure, ...]
+    structure: Structure
+    segmentation: NDArray[Any]
+    asks: dict[Place, Ask]
+    seconds: dict[Place, float]
+    accepted: dict[Place, Acceptance]
+    history: History
 
 
 class Workspace:
@@ -47,6 +62,7 @@ class Workspace:
         self.answering = Answering(self.view, lambda: self.ask)
         self.preserve_others = False
         self.write_labels: Callable[[Indices, NDArray[Any]], None] = self._write_directly
+        self._aside: dict[Scan, _PutAside] = {}
         self._forget()
 
     def _forget(self) -> None:
@@ -56,6 +72,42 @@ class Workspace:
         self._started: dict[Place, float] = {}
         self._accepted: dict[Place, Acceptance] = {}
         self._history = History()
+
+    def _put_aside(self) -> None:
+        """Keep what was done on the open scan until it is opened again."""
+        scan = self.view.scan
+        if scan is not None and self.has_work:
+            now = time.monotonic()
+            self._aside[scan] = _PutAside(
+                self.view.structures,
+                self.view.structure,
+                self.segmentation,
+                self._asks,
+                {place: now - started for place, started in self._started.items()},
+                self._accepted,
+                self._history,
+            )
+
+    def _take_up(self) -> None:
+        """Go on with what was done before on the scan that is open."""
+        aside = self._aside.pop(self.view.scan, None) if self.view.scan is not None else None
+        if aside is None:
+            return
+        # Masks refer to structures by the values that they had.
+        others = self.view.structures
+        self.view.offer_structures(aside.structures)
+        self.view.offer_more(others)
+        self.view.choose_structure(aside.structure.value)
+        now = time.monotonic()
+        self.segmentation = aside.segmentation
+        self._asks = aside.asks
+        self._started = {place: now - seconds for place, seconds in aside.seconds.items()}
+        self._accepted = aside.accepted
+        self._history = aside.history
+
+    def forget_scan(self, scan: Scan) -> None:
+        """Forget what was done on a scan that was put aside; kept cases stay."""
+        self._aside.pop(scan, None)
 
     @property
     def scan(self) -> Scan | None:
@@ -92,6 +144,19 @@ class Workspace:
         """Whether something was done on the open scan, or is there to be undone."""
         begun = bool(self._asks or self._accepted) or not self._history.is_empty
         return self.scan is not None and (begun or bool(self.segmentation.any()))
+
+    def offer_structures(self, structures: tuple[Structure, ...]) -> None:
+        """Offer structures instead of the present ones, or beside those that there is work with.
+
+        Raises
+        ------
+        AnnotationError
+            When there is none, or no value is free.
+        """
+        if self.has_work:
+            self.view.offer_more(structures)
+        else:
+            self.view.offer_structures(structures)
 
     def set_preserve_others(self, wanted: bool) -> None:
         """Let accepted masks spare what other structures cover, or overwrite it."""

@@ -11,19 +11,22 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from datetime import UTC, datetime
 from pathlib import Path
 
 from napari_fedsam.cases.case import DeletionReport
+from napari_fedsam.cases.errors import CaseStoreError
 from napari_fedsam.cases.index import recorded_origin
 from napari_fedsam.cases.layout import (
     DELETED,
     DELETIONS,
     FORGOTTEN,
     RECORD,
+    SECRET,
     SPLITS,
 )
+from napari_fedsam.cases.pseudonyms import Pseudonyms, open_pseudonyms
 from napari_fedsam.cases.split import forget, remember
 from napari_fedsam.files import fsync_folder
 
@@ -33,6 +36,15 @@ _ID_LENGTH = 16
 # What training and annotating keep beside the store, and what their entries are called.
 _FEATURES = ("cache", "encoded")
 _FEATURE_ENTRY = re.compile(r"\.?[0-9a-f]{64}([.-]\w+)*")
+
+# Where annotating keeps sessions beside the store, and how these name their scan and its cases.
+_SESSIONS = tuple(
+    f"{profile}{sessions}"
+    for profile in ("", "profiles/*/")
+    for sessions in ("sessions/*.fedsam", "worklists/*/*.fedsam")
+)
+_SESSION_SCAN = re.compile(rb'"fingerprint":"([0-9a-f]{64})"')
+_SESSION_CASE = re.compile(rb'"case":"([0-9a-f]{16})"')
 
 
 def delete_folders(
@@ -51,7 +63,7 @@ def delete_folders(
     folders : iterable of (str, Path)
         Case ids and their folders.
     forget_patient : bool
-        Also forget which split their scans and patients were in.
+        Also forget which split their scans and patients were in, and the sessions of the scans.
     images_stay : bool
         Whether their images are still being annotated, so that what the encoder made of them may
         stay, too.
@@ -70,6 +82,7 @@ def delete_folders(
     fsync_folder(store)
     if not images_stay:
         _forget_features(store)
+    _forget_sessions_of(store, hidden)
     for target in hidden:
         _finish(store, target)
 
@@ -96,12 +109,77 @@ def _forget_features(store: Path) -> None:
             folder.rmdir()
 
 
+def forget_sessions(store: Path, scans: Set[str], cases: Set[str] = frozenset()) -> None:
+    """Remove the sessions of scans beside a store: they hold masks, and where a scan's file is.
+
+    Each session is of one scan. A window that has the scan open writes a new one when somebody
+    goes on with it.
+
+    Parameters
+    ----------
+    store : Path
+        The store's folder; its lock must be held.
+    scans : set of str
+        Pseudonyms of the scans.
+    cases : set of str
+        Ids of cases; a session that names one of them goes, too.
+
+    Raises
+    ------
+    OSError
+        When files resist.
+    """
+    pseudonyms = _known_pseudonyms(store)
+    for path in [path for pattern in _SESSIONS for path in store.parent.glob(pattern)]:
+        # Who made it may take it away, too.
+        with contextlib.suppress(FileNotFoundError):
+            content = path.read_bytes()
+            named = {case.decode() for case in _SESSION_CASE.findall(content)}
+            if named & cases or _scans_of(content, pseudonyms) & scans:
+                _remove_session(path)
+
+
+def _known_pseudonyms(store: Path) -> Pseudonyms | None:
+    """Open the key of the pseudonyms; None where it is lost."""
+    try:
+        # Where no case is left, opening it would make a new one.
+        return open_pseudonyms(store / SECRET) if (store / SECRET).exists() else None
+    except CaseStoreError:
+        return None
+
+
+def _scans_of(session: bytes, pseudonyms: Pseudonyms | None) -> set[str]:
+    if pseudonyms is None:
+        return set()
+    return {pseudonyms.of(key.decode()) for key in set(_SESSION_SCAN.findall(session))}
+
+
+def _remove_session(path: Path) -> None:
+    path.unlink()
+    # A window that has the session open holds its lock.
+    with contextlib.suppress(OSError):
+        path.with_suffix(".lock").unlink()
+
+
+def _forget_sessions_of(store: Path, hidden: Iterable[Path]) -> None:
+    """Remove the sessions of the scans of hidden cases whose patients are forgotten."""
+    forgotten = [folder for folder in hidden if folder.name.startswith(FORGOTTEN)]
+    origins = [recorded_origin(folder) for folder in forgotten]
+    if forgotten:
+        forget_sessions(
+            store,
+            {origin.scan for origin in origins if origin is not None},
+            {_case_id(folder) for folder in forgotten},
+        )
+
+
 def finish_deletions(store: Path) -> None:
     """Complete what was interrupted; only safe while holding the store's lock."""
     for kind in (DELETED, FORGOTTEN):
         for hidden in sorted(store.glob(f"{kind}*")):
             try:
                 _forget_features(store)
+                _forget_sessions_of(store, [hidden])
                 _finish(store, hidden)
             except OSError as error:
                 _log.warning("A deleted case's files are still there: %s", error.strerror)
@@ -126,7 +204,11 @@ def describe_remains(count: int, store: Path, unattributed: int = 0) -> str:
         "this deletion still carry the influence of these cases; shared parameters that were "
         "already sent to a federation cannot be recalled, nor can what other sites made of them. "
         "To remove the influence at this site, go back to a model version from before these cases "
-        "or train anew from the base model. Copies that were exported or backed up are not touched."
+        "or train anew from the base model. Sessions, which hold masks and the path "
+        "of the scan's file, go when a patient is deleted, not with a single case; that of a scan "
+        "that is open in a window is written anew when somebody goes on with it. Worklists still "
+        "name the files. Copies that were exported or backed up are not touched, nor are masks and "
+        "sessions that were saved as files."
     )
     if unattributed:
         text += (
@@ -151,16 +233,18 @@ def _finish(store: Path, hidden: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-    forgotten = hidden.name.startswith(FORGOTTEN)
-    case_id = hidden.name.removeprefix(FORGOTTEN if forgotten else DELETED)[:_ID_LENGTH]
     origin = recorded_origin(hidden)
-    if origin is not None and forgotten:
+    if origin is not None and hidden.name.startswith(FORGOTTEN):
         forget(store / SPLITS, (origin.scan, origin.patient))
     elif origin is not None:
         remember(store / SPLITS, origin)
-    _log_deletion(store / DELETIONS, case_id)
+    _log_deletion(store / DELETIONS, _case_id(hidden))
     shutil.rmtree(hidden)
     fsync_folder(store)
+
+
+def _case_id(hidden: Path) -> str:
+    return hidden.name.removeprefix(FORGOTTEN).removeprefix(DELETED)[:_ID_LENGTH]
 
 
 def _log_deletion(path: Path, case_id: str) -> None:

@@ -19,7 +19,7 @@ from napari_fedsam.cases.case import (
     Split,
 )
 from napari_fedsam.cases.catalogue import Catalogue
-from napari_fedsam.cases.deletion import delete_folders, finish_deletions, report
+from napari_fedsam.cases.deletion import delete_folders, finish_deletions, forget_sessions, report
 from napari_fedsam.cases.errors import (
     BrokenCaseError,
     CaseStoreError,
@@ -235,6 +235,8 @@ class CaseStore:
             names = self._patient_and_scans(pseudonym)
             found, unattributed = self._folders_of(names)
             delete_folders(self._folder, found, forget_patient=True)
+            # Those of scans whose cases had all been deleted before, too.
+            forget_sessions(self._folder, names)
             forgotten = forget(self._folder / SPLITS, names)
             if not found and not forgotten:
                 raise CaseStoreError(

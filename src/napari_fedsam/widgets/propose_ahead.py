@@ -9,6 +9,7 @@ from napari_fedsam.annotation.model_in_use import ModelInUse
 from napari_fedsam.annotation.session import AnnotationSession
 from napari_fedsam.annotation.worklist import Proposal, Worklist
 from napari_fedsam.annotation.worklist_proposal import propose_scan
+from napari_fedsam.cases.case import Structure
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.imaging.errors import ImagingError, MultipleSeriesError
 from napari_fedsam.widgets.encode_ahead import EncodeAhead
@@ -23,7 +24,7 @@ class _Task:
     worklist: Worklist
     index: int
     model: ModelInUse
-    structure: int
+    structure: Structure
     steps: Generator[None, None, Proposal] | None = None
 
 
@@ -69,13 +70,13 @@ class ProposeAhead(QObject):
         self._wake()
 
     def _wake(self) -> None:
-        model, structure = self._session.model, self._session.view.structure.value
+        model, structure = self._session.model, self._session.view.structure
         if self.running or self._worklist is None or model is None:
             return
         if not (model.can_propose and model.structure_for(structure) is not None):
             self._global = None
             return
-        index = self._worklist.to_propose(model.provenance, structure, self._without)
+        index = self._worklist.to_propose(model.provenance, structure.value, self._without)
         if index is None:
             # It takes as much memory as the model in use.
             self._global = None
@@ -112,7 +113,7 @@ class ProposeAhead(QObject):
 
     def _stepped(self, task: _Task, proposal: Proposal | None) -> None:
         session = self._session
-        now = (self._worklist, session.model, session.view.structure.value)
+        now = (self._worklist, session.model, session.view.structure)
         if now != (task.worklist, task.model, task.structure):
             self._rest()
         elif proposal is None:

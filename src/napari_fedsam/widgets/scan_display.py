@@ -66,7 +66,11 @@ class ScanDisplay:
 
     def forget(self, removed: Layer) -> None:
         """Close the scan when its image layer was removed from the viewer."""
-        if isinstance(removed, Image) and scan_of(removed) is self._session.scan:
+        scan = scan_of(removed)
+        if not isinstance(removed, Image) or scan is None:
+            return
+        self._session.forget_scan(scan)
+        if scan is self._session.scan:
             self._session.close_scan()
             self.prompts.detach()
             self.masks.close()

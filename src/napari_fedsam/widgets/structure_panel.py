@@ -56,7 +56,7 @@ class StructurePanel:
             self._tell(error)
             return
         if structures:
-            self._session.view.offer_structures(structures)
+            self._session.offer_structures(structures)
 
     def choose(self, structure: Structure | int | str) -> None:
         """Segment a structure: one on offer by value or name, or a new one."""

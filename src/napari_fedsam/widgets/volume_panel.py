@@ -88,7 +88,10 @@ class VolumePanel(QObject):
             self._running.cancelled.set()
 
     def apply(self, tool: Callable[[Volume, Spacing], Volume]) -> None:
-        """Change the chosen structure's volume by one of the volume tools."""
+        """Change the chosen structure's volume by one of the volume tools.
+
+        What is painted while the tool runs stays as it was painted.
+        """
         session, scan = self._session, self._session.scan
         if scan is None:
             raise AnnotationError("No scan is open: open one first.")
@@ -96,11 +99,15 @@ class VolumePanel(QObject):
         segmentation, spare = session.segmentation, session.preserve_others
 
         def job() -> LabelEdit:
-            volume = tool(segmentation == value, spacing)
-            return LabelEdit.making(segmentation, value, volume, spare_others=spare)
+            # People go on painting in the array itself.
+            then = segmentation.copy()
+            return LabelEdit.making(then, value, tool(then == value, spacing), spare_others=spare)
 
         def done(edit: LabelEdit) -> None:
-            if session.scan is scan and len(edit):
+            if session.scan is not scan:
+                return
+            edit = edit.sparing_changes_in(session.segmentation)
+            if len(edit):
                 session.change(edit)
             show_info(f"{len(edit)} voxels were changed.")
 
