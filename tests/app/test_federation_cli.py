@@ -1,6 +1,8 @@
 """The federation's commands, as two people type them on two machines."""
 
 import json
+import signal
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -8,10 +10,12 @@ from typer.testing import CliRunner
 from napari_fedsam.app.cli import app
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.federation.audit import AuditLine, append_audit
+from napari_fedsam.federation.checkpoints import CheckpointStore
 from napari_fedsam.federation.coordinator import Coordinator
 from napari_fedsam.federation.coordinator_setup import Reach
 from napari_fedsam.federation.invitation import Invitation
 from napari_fedsam.federation.keys import fingerprint
+from napari_fedsam.federation.round_result import RoundResult
 from napari_fedsam.federation.site import Site
 
 
@@ -99,6 +103,39 @@ def test_another_coordinators_invitation_is_said_to_replace_the_first(
 def test_a_pause_is_seen(coordinator, type_in):
     type_in("coordinator", "pause", coordinator.folder)
     assert "stopped, paused" in type_in("coordinator", "status", coordinator.folder)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signal")
+def test_a_run_whose_terminal_is_closed_says_how_to_go_on(coordinator, monkeypatch):
+    handlers = {}
+    monkeypatch.setattr(signal, "getsignal", lambda _number: signal.SIG_DFL)
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+
+    def ended(*_arguments, **_options):
+        # What the handler raises.
+        handlers[signal.SIGHUP](signal.SIGHUP, None)
+
+    monkeypatch.setattr(Coordinator, "run", ended)
+    result = CliRunner().invoke(app, ["coordinator", "run", str(coordinator.folder)])
+    assert result.exit_code == 1
+    assert "'napari-fedsam coordinator run' goes on" in " ".join(result.output.split())
+
+
+def test_rounds_that_changed_nothing_are_not_counted(coordinator, type_in, monkeypatch):
+    store = CheckpointStore(coordinator.folder)
+    for number, aggregated in ((1, True), (2, False)):
+        store.save(
+            RoundResult(
+                round=number,
+                recipe_hash=coordinator.recipe.hash,
+                aggregated=aggregated,
+                complete=True,
+            ),
+            None,
+        )
+    monkeypatch.setattr(Coordinator, "run", lambda self, *_, **__: self.results())
+    assert "1 rounds were run" in type_in("coordinator", "run", coordinator.folder)
+    assert "rounds so far: 1 " in type_in("coordinator", "status", coordinator.folder)
 
 
 def test_a_site_tests_its_connection_and_fails_with_a_status(coordinator, folder):

@@ -434,7 +434,84 @@ def test_too_few_good_updates_change_nothing_and_are_not_judged(tmp_path, agreed
     assert store.newest(recipe.hash) is None
     assert "nothing changed" in result.summary
     store = run(tmp_path, recipe, app_with(), {2: "a", 3: "b"})
-    assert [(r.round, r.aggregated) for r in store.results()] == [(1, False), (2, True)]
+    assert [(r.round, r.aggregated) for r in store.results()] == [(1, True)]
+
+
+def test_a_round_that_changed_nothing_is_the_last_and_is_run_again_under_its_number(
+    tmp_path, agreed
+):
+    numbers = []
+
+    def declined(message):
+        numbers.append(round_of(message.content))
+        return Message(Error(100, "declined"), reply_to=message)
+
+    recipe, sites = agreed(), {2: "a", 3: "b"}
+    for _ in range(2):
+        store = run(tmp_path, recipe, app_with(a=declined, b=declined), sites, rounds=5)
+    assert numbers == [1] * 4
+    (result,) = store.results()
+    assert (result.round, result.aggregated, result.complete) == (1, False, True)
+    # Its folder is there already.
+    store = run(tmp_path, recipe, app_with(), sites, rounds=2)
+    assert [(r.round, r.aggregated) for r in store.results()] == [(1, True), (2, True)]
+    assert torch.allclose(newest(store, recipe), INITIAL["w"] + 2 * 4.0)
+
+
+def test_updates_that_were_sent_in_vain_are_remembered(tmp_path, agreed):
+    recipe, sites = agreed(), {2: "a", 3: "b"}
+    declining = app_with(b=lambda m: Message(Error(100, "declined"), reply_to=m))
+    for _ in range(2):
+        run(tmp_path, recipe, declining, sites)
+    (result,) = run(tmp_path, recipe, app_with(), sites).results()
+    assert (result.aggregated, result.releases) == (True, 3)
+
+
+class DyingGrid(InProcessGrid):
+    """The ServerApp dies when it asks the sites to judge."""
+
+    def push_messages(self, messages):
+        messages = list(messages)
+        if messages[0].metadata.message_type == "evaluate":
+            raise KeyboardInterrupt
+        return super().push_messages(messages)
+
+
+def cut_short(folder, recipe, received, **options):
+    app, sites = app_with(received, **options), {2: Path("a"), 3: Path("b")}
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, recipe, None, {}, grid=DyingGrid(app, sites))
+    (result,) = CheckpointStore(folder).results()
+    assert (result.aggregated, result.complete) == (True, False)
+    received.clear()
+    return app
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(("rounds", "last"), [(0, 1), (1, 2)])
+def test_a_round_whose_judging_was_cut_short_is_judged_first(tmp_path, agreed, rounds, last):
+    received, recipe = [], agreed()
+    app = cut_short(tmp_path, recipe, received)
+    store = run(tmp_path, recipe, app, {2: "a", 3: "b"}, rounds=rounds)
+    kinds = ["evaluate", "train", "evaluate"][: 1 + 2 * rounds]
+    assert [each.kind for each in received if each.node == 2] == kinds
+    assert received[0].w == pytest.approx([4.0, 5.0])
+    results = store.results()
+    assert [result.round for result in results] == list(range(1, last + 1))
+    assert all(result.complete and result.evaluations == 2 for result in results)
+    # What the record held of the training is still there.
+    assert (results[0].updates, results[0].cases) == (2, 4)
+
+
+@pytest.mark.faults
+def test_a_round_whose_judging_was_cut_short_waits_while_none_may_start(tmp_path, agreed):
+    received, recipe = [], agreed()
+    app = cut_short(tmp_path, recipe, received)
+    grid = InProcessGrid(app, {2: Path("a"), 3: Path("b")})
+    store = CheckpointStore(tmp_path)
+    RoundRunner(grid, recipe, SPEC, INITIAL, store).run(1, may_start=lambda: False)
+    assert received == []
+    assert store.unjudged(recipe.hash) == store.results()[0]
 
 
 class SlowGrid(InProcessGrid):

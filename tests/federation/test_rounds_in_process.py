@@ -1,6 +1,7 @@
 """Whole rounds with the real model and the real apps, without processes and network."""
 
 import dataclasses
+import datetime
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from safetensors.torch import load_file
 
 from napari_fedsam.annotation.model_source import ModelSource
 from napari_fedsam.cases.store import CaseStore
-from napari_fedsam.federation import room, round_work
+from napari_fedsam.federation import machine_load, room, round_work
 from napari_fedsam.federation.audit import read_audit
 from napari_fedsam.federation.client_app import app
 from napari_fedsam.federation.coordinator import Coordinator
@@ -320,14 +321,55 @@ def test_too_few_cases_is_a_code_to_the_coordinator_and_a_number_to_the_user(sit
     assert "has 0 training cases" in status.message
 
 
-def test_a_paused_site_declines_and_trains_nothing(site, ask, add_cases, monkeypatch):
-    add_cases(site.site)
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+def test_a_paused_site_declines_and_neither_trains_nor_judges(
+    site, demand, recipe, monkeypatch, kind
+):
     Site(site.site).change_settings(paused=True)
     monkeypatch.setattr(round_work, "model_in_training", None)
-    reply, _ = ask("train")
-    assert reply.error.reason == ReplyCode.DECLINED
+    monkeypatch.setattr(round_work, "load_site_model", None)
+    code, _ = demand(kind, config=config_record(recipe.hash, 1, left_out="unusual-norm"))
+    assert code == ReplyCode.DECLINED
     status = SiteStatus.read(site.status)
     assert (status.phase, "is paused" in status.message) == (Phase.WAITING, True)
+    assert "left out this site's last update" in status.message
+
+
+@pytest.mark.parametrize("settings", [{"hours": True}, {"when_idle": True}])
+def test_a_site_neither_trains_nor_judges_at_other_times(site, demand, monkeypatch, settings):
+    if "hours" in settings:
+        begin, end = (datetime.datetime.now() + datetime.timedelta(hours=h) for h in (2, 3))
+        settings = {"hours": f"{begin:%H:%M}-{end:%H:%M}"}
+    Site(site.site).change_settings(**settings)
+    monkeypatch.setattr(machine_load.psutil, "cpu_percent", lambda **_: 80.0)
+    monkeypatch.setattr(round_work, "model_in_training", None)
+    monkeypatch.setattr(round_work, "load_site_model", None)
+    for kind in ("train", "evaluate"):
+        assert demand(kind)[0] == ReplyCode.DECLINED
+
+
+def test_a_round_goes_on_without_the_judgement_of_a_site_that_was_paused_in_it(
+    tmp_path, recipe, add_cases, monkeypatch
+):
+    monkeypatch.setattr(round_work, "local_update", lambda *_, **__: _NOTHING_DONE)
+    monkeypatch.setattr(round_work, "judge", lambda *_: evaluation(0.5))
+    coordinator = Coordinator(tmp_path / "coordinator")
+    coordinator.init(recipe)
+    sites = {node: SiteFiles(tmp_path / str(node)) for node in (2, 3)}
+    for node, files in sites.items():
+        coordinator.invite(f"Hospital {node}").install(files)
+        add_cases(files.site, seed=node)
+    grid = InProcessGrid(
+        app,
+        {node: files.site for node, files in sites.items()},
+        sent=lambda node, _: node == 3 and Site(sites[3].site).change_settings(paused=True),
+    )
+    run_rounds(grid, coordinator.folder, 1)
+    (result,) = coordinator.results()
+    assert (result.updates, result.evaluations, result.complete) == (2, 1, True)
+    assert [site.judgement_code for site in result.sites] == ["", "declined"]
+    assert result.dice
+    assert VersionStore(sites[3].versions).versions() == []
 
 
 def test_a_site_waits_for_new_cases(site, ask, add_cases, monkeypatch):
@@ -463,6 +505,11 @@ def test_a_model_that_did_no_worse_waits_for_a_yes_where_the_person_wants_it(sit
     judged(0.5, 0.4, number=2)
     assert [each.passed for each in store.versions()] == [True, False]
     assert ModelSource(site.site).unused_version == version
+
+
+def test_a_site_that_waits_for_new_cases_judges_all_the_same(site, judged):
+    Site(site.site).change_settings(new_cases=9)
+    assert judged(0.5, 0.6)["activated"] == 1
 
 
 def test_a_worse_model_leaves_the_version_in_use(site, judged):

@@ -81,7 +81,8 @@ from napari_fedsam.federation.site import Site
 site = Site(Path(sys.argv[1]))
 site.join(detached=sys.argv[2] == "detached")
 print("joined", flush=True)
-sys.stdin.read()
+for _ in sys.stdin:
+    site.refresh()
 """
 
 
@@ -94,6 +95,15 @@ def program_that_joins(site, how):
     assert program.stdout.readline() == b"joined\n"
     program.stdout.close()
     return program
+
+
+def is_held(site):
+    try:
+        site._take_lock()
+    except FederationError:
+        return True
+    site._lock.release(force=True)
+    return False
 
 
 def pids_of(site):
@@ -141,19 +151,25 @@ def test_a_detached_join_outlives_its_program_and_keeps_the_folder(site, wait_un
     started = pids_of(site)
     assert len(alive(started)) == 2
 
-    def is_held():
-        try:
-            site._take_lock()
-        except FederationError:
-            return True
-        site._lock.release(force=True)
-        return False
-
-    wait_until(is_held, what="the node holds the folder")
+    wait_until(lambda: is_held(site), what="the node holds the folder")
     with pytest.raises(FederationError, match="leave there first"):
         site.join()
     site.leave()
     assert alive(started) == []
+
+
+@pytest.mark.federation
+def test_closing_a_program_does_not_end_what_another_has_joined_since(site, wait_until):
+    window = program_that_joins(site, "attached")
+    site.leave()
+    # As the window does again and again.
+    window.stdin.write(b"look\n")
+    window.stdin.flush()
+    wait_until(lambda: not is_held(site), what="the window has let go of the folder")
+    program_that_joins(site, "detached").communicate(timeout=60)
+    started = pids_of(site)
+    window.communicate(timeout=60)
+    assert len(alive(started)) == 2
 
 
 @pytest.mark.federation

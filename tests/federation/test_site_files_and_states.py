@@ -128,8 +128,10 @@ def test_sites_are_approved_and_removed(tmp_path, keys):
     assert len(json.loads(path.read_text())["sites"]) == 2
     assert sites.remove("Hospital A").public_key in keys[0]
     assert [site.name for site in sites.sites()] == ["Hospital B"]
+    assert sites.remove("Hospital A") == sites.revoked()[0]
+    assert len(sites.revoked()) == 1
     with pytest.raises(FederationError, match="No site named"):
-        sites.remove("Hospital A")
+        sites.remove("Hospital C")
 
 
 def test_names_and_keys_are_used_once(tmp_path, keys):

@@ -3,11 +3,13 @@
 import datetime
 import email.utils
 import http.server
+import os
 import socket
 import ssl
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import psutil
@@ -45,15 +47,18 @@ def site(tmp_path):
 
 @pytest.fixture
 def serve(monkeypatch):
-    """Return a function that serves TLS on loopback and returns the port; `late` sets its clock."""
+    """Return a function that serves TLS on loopback and returns the port.
+
+    `late` sets its clock, `answer` is its status for whatever is posted.
+    """
     for variable in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(variable, raising=False)
     servers = []
 
-    def serve(files, late=0.0):
+    def serve(files, late=0.0, answer=412):
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
-                self.send_response_only(404)
+                self.send_response_only(404 if self.command == "GET" else answer)
                 now = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=late)
                 self.send_header("Date", email.utils.format_datetime(now, usegmt=True))
                 self.send_header("Content-Length", "0")
@@ -158,6 +163,36 @@ def test_a_key_that_is_not_known(invited, serve, coordinator):
     check = failed(invited(address=f"127.0.0.1:{port}"))
     assert check.name == "Key"
     assert "does not know this site's key" in check.words
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (500, "is in trouble (HTTP 500)"),
+        (502, "is in trouble (HTTP 502)"),
+        (401, "refused to look for this site's key"),
+    ],
+)
+def test_a_coordinator_in_trouble_is_not_one_that_refuses_the_key(
+    invited, serve, coordinator, answer, words
+):
+    port = serve(coordinator._certificates, answer=answer)
+    check = failed(invited(address=f"127.0.0.1:{port}"))
+    assert check.name == "Key"
+    assert words in check.words
+    assert "for approval" not in check.words
+
+
+def test_a_key_that_is_refused_soon_after_a_killed_node_may_be_known_all_the_same(
+    invited, serve, coordinator
+):
+    site = invited(address=f"127.0.0.1:{serve(coordinator._certificates)}")
+    site.files.node.write_text("{}")
+    site.files.end_node()
+    assert "try again in two minutes" in failed(site).words
+    long_ago = time.time() - 600
+    os.utime(site.files.last_node, (long_ago, long_ago))
+    assert "for approval" in failed(site).words
 
 
 def test_another_app_is_told_and_the_rest_is_tested_all_the_same(invited, serve, coordinator):

@@ -164,8 +164,16 @@ def run_rounds(
     ] = None,
 ) -> None:
     """Run rounds with the sites that are connected, once there are enough; ends a pause."""
-    results = Coordinator(folder).run(rounds, tell=say)
-    say(f"{len(results)} rounds were run.")
+    # A terminal that is closed stops the run as Ctrl-C does, unless `nohup` keeps it.
+    hang_up = getattr(signal, "SIGHUP", None)
+    if hang_up is not None and signal.getsignal(hang_up) is signal.SIG_DFL:
+        signal.signal(hang_up, signal.default_int_handler)
+    try:
+        results = Coordinator(folder).run(rounds, tell=say)
+    except KeyboardInterrupt:
+        say("Interrupted; 'napari-fedsam coordinator run' goes on after the newest round.")
+        raise typer.Exit(1) from None
+    say(f"{sum(result.aggregated for result in results)} rounds were run.")
 
 
 @coordinator_app.command("pause")

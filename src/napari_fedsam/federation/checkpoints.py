@@ -2,11 +2,13 @@
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from napari_fedsam.federation.errors import FederationError
@@ -23,6 +25,7 @@ _ARRAYS = "shared.safetensors"
 _MOMENTS = "moments.safetensors"
 _OWN = "sites"
 _RESULT = "round.json"
+_LOCK = ".serverapp.lock"
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,41 @@ class CheckpointStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "rounds"
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep every other ServerApp from working here.
+
+        Raises
+        ------
+        FederationError
+            When another one does.
+        """
+        make_private_folder(self._folder)
+        # `in_use` holds it for a moment.
+        lock = FileLock(self._folder / _LOCK, timeout=1)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise FederationError(
+                f"Another ServerApp runs rounds in {self._folder}; this one ends and changes "
+                "nothing."
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a ServerApp works here now."""
+        if not self._folder.exists():
+            return False
+        try:
+            with FileLock(self._folder / _LOCK, timeout=0):
+                return False
+        except Timeout:
+            return True
+
     def remove_unfinished(self) -> None:
         """Remove what a killed ServerApp was saving; only the one that saves may call this."""
         for left in self._folder.glob(".saving-*"):
@@ -75,9 +113,13 @@ class CheckpointStore:
         return found
 
     def next_round(self) -> int:
-        """Return the number of the next round."""
-        results = self.results()
-        return results[-1].round + 1 if results else 1
+        """Return the number of the next round: one that changed nothing is run again."""
+        return max((result.round for result in self.results() if result.aggregated), default=0) + 1
+
+    def unjudged(self, recipe_hash: str) -> RoundResult | None:
+        """Return the newest aggregated round of a recipe while its model is not judged."""
+        result = self._newest_aggregated(recipe_hash)
+        return None if result is None or result.complete else result
 
     def best(self) -> RoundResult | None:
         """Return the round with the highest mean held-out Dice, the latest of equals, if any."""
@@ -146,18 +188,32 @@ class CheckpointStore:
         )
 
     def save(self, result: RoundResult, aggregate: Aggregate | None) -> RoundResult:
-        """Save a round in one step; `aggregate` is None when nothing changed."""
+        """Save a round in one step; `aggregate` is None when nothing changed.
+
+        The record replaces that of an attempt at the same round which changed nothing.
+        """
         make_private_folder(self._folder)
+        result = self._after_attempts(result)
         temporary = Path(tempfile.mkdtemp(prefix=".saving-", dir=self._folder))
         try:
             if aggregate is not None:
                 checksum = self._write(aggregate, temporary)
                 result = result.model_copy(update={"sha256": checksum})
             write_text_atomically(temporary / _RESULT, result.model_dump_json(indent=2))
-            temporary.rename(self._round_folder(result.round))
+            folder = self._round_folder(result.round)
+            if folder.exists():
+                _move_parts(temporary, folder)
+            else:
+                temporary.rename(folder)
             fsync_folder(self._folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+        return result
+
+    def _after_attempts(self, result: RoundResult) -> RoundResult:
+        for earlier in self.results():
+            if earlier.round == result.round:
+                return result.model_copy(update={"earlier_releases": earlier.releases})
         return result
 
     @staticmethod
@@ -181,3 +237,14 @@ class CheckpointStore:
 
     def _round_folder(self, number: int) -> Path:
         return self._folder / f"{number:04d}"
+
+
+def _move_parts(source: Path, target: Path) -> None:
+    """Move what `source` holds into `target`, whose old record stands until all else is there."""
+    for name in (_ARRAYS, _MOMENTS, _OWN, _RESULT):
+        part, place = source / name, target / name
+        if part.is_dir():
+            shutil.rmtree(place, ignore_errors=True)
+        if part.exists():
+            part.replace(place)
+    fsync_folder(target)

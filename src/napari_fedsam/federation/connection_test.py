@@ -22,6 +22,7 @@ from napari_fedsam.federation.errors import FederationError
 from napari_fedsam.federation.invitation import Invitation
 from napari_fedsam.federation.keys import ensure_key_pair, fingerprint
 from napari_fedsam.federation.node_report import certificate_reason
+from napari_fedsam.federation.persistent_client import may_still_be_missed
 from napari_fedsam.federation.site_files import SiteFiles
 from napari_fedsam.sam.registry import available_models
 
@@ -164,15 +165,33 @@ class ConnectionTest:
         try:
             self._greet()
         except httpx.HTTPStatusError as error:
-            raise FederationError(
-                f"The coordinator does not know this site's key {short}; send it the public key "
-                "for approval."
-            ) from error
+            raise FederationError(self._refusal(error.response.status_code, short)) from error
         except httpx.HTTPError as error:
             raise FederationError(
                 f"The coordinator did not answer ({type(error).__name__}); try again."
             ) from error
         return f"{short} is approved"
+
+    def _refusal(self, status: int, short: str) -> str:
+        if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+            return (
+                f"The coordinator is in trouble (HTTP {status}) and could not look for this site's "
+                f"key {short}; try again later, and tell the coordinator if it lasts."
+            )
+        if status != httpx.codes.PRECONDITION_FAILED:
+            return (
+                f"The coordinator refused to look for this site's key {short} (HTTP {status}); ask "
+                "it whether this is its address, and whether its program and clock are right."
+            )
+        if may_still_be_missed(self._files):
+            return (
+                f"The coordinator may still wait for this site's last connection, which was cut, "
+                f"or does not know its key {short}; try again in two minutes."
+            )
+        return (
+            f"The coordinator does not know this site's key {short}; send it the public key "
+            "for approval."
+        )
 
     def _greet(self) -> None:
         """Connect as the node would, and say goodbye."""

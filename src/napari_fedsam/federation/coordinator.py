@@ -2,11 +2,13 @@
 
 import atexit
 import datetime
+import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import httpx
 from filelock import FileLock, Timeout
 
 from napari_fedsam.federation.bundle import bundle_hash
@@ -19,16 +21,22 @@ from napari_fedsam.federation.coordinator_setup import Reach, set_up
 from napari_fedsam.federation.coordinator_status import CoordinatorStatus
 from napari_fedsam.federation.errors import FederationError
 from napari_fedsam.federation.invitation import Invitation
-from napari_fedsam.federation.keys import ensure_signing_key, public_key_text
+from napari_fedsam.federation.keys import (
+    ensure_signing_key,
+    public_key_text,
+    short_fingerprint,
+)
 from napari_fedsam.federation.processes import ProcessTable
 from napari_fedsam.federation.proxy import write_proxy_configuration
-from napari_fedsam.federation.round_driver import RoundDriver
+from napari_fedsam.federation.round_driver import ASK_AGAIN_AFTER, RoundDriver, asks_again
 from napari_fedsam.federation.round_result import RoundResult
 from napari_fedsam.federation.sites import ApprovedSite, SiteList, check_site_name
 from napari_fedsam.personalization.recipe import Recipe
 
 _POLL_SECONDS = 0.5
 _LOCAL = Reach()
+
+_log = logging.getLogger(__name__)
 
 
 class Coordinator:
@@ -129,19 +137,19 @@ class Coordinator:
 
     def approve(self, site: str, public_key: str) -> ApprovedSite:
         """Let a site in by its public key (OpenSSH text); takes effect at once while running."""
-        _ = self.settings
+        processes = self._processes
         approved = self.sites.add(site, public_key)
-        if self.running:
-            with self._connected() as control:
-                self._agree_on_sites(control)
+        processes.agree_on_sites()
         return approved
 
     def revoke(self, site: str) -> None:
-        """Shut a site out for good; its key can never be approved again in this federation."""
+        """Shut a site out for good; its key can never be approved again in this federation.
+
+        Takes effect at once while SuperLink runs, otherwise as soon as it has started.
+        """
+        processes = self._processes
         self.sites.remove(site)
-        if self.running:
-            with self._connected() as control:
-                self._agree_on_sites(control)
+        processes.agree_on_sites()
 
     def start(self, *, detached: bool = False) -> None:
         """Start SuperLink, the process that runs our ServerApp, and the proxy, if there is one.
@@ -157,11 +165,9 @@ class Coordinator:
             When it runs already, or does not come up; the reason is in the message.
         """
         self._check_bundle()
-        if not detached:
-            atexit.register(self.stop)
         self._processes.start(detached=detached)
-        with self._connected() as control:
-            self._agree_on_sites(control)
+        if not detached:
+            atexit.register(self._stop_own)
 
     def run(
         self,
@@ -170,22 +176,25 @@ class Coordinator:
         tell: Callable[[str], None] | None = None,
         wait_seconds: float | None = None,
         cancelled: Callable[[], bool] | None = None,
+        ask_again_after: datetime.timedelta = ASK_AGAIN_AFTER,
     ) -> list[RoundResult]:
         """Wait for the minimum of sites, run rounds, and return what each was.
 
         Ends a pause. What has ended unexpectedly is started again, and the rounds go on from the
-        newest checkpoint.
+        newest checkpoint. A round with too few updates is not counted and run again.
 
         Parameters
         ----------
         rounds : int, optional
-            How many rounds; by default those that are left of the recipe's.
+            How many rounds that change the model; by default those that are left of the recipe's.
         tell : callable, optional
             Receives a line whenever there is something new: what is awaited, each round's result.
         wait_seconds : float, optional
-            Give up when the sites have not come within this time; wait for ever by default.
+            Give up when no round can start within this time; wait for ever by default.
         cancelled : callable, optional
             Asked twice a second; the run is stopped once it returns True.
+        ask_again_after : timedelta, optional
+            How long to wait before a round with too few updates is run again.
 
         Raises
         ------
@@ -194,22 +203,26 @@ class Coordinator:
             come, or the run fails.
         """
         settings, recipe = self.settings, self.recipe
-        before = len(self.results())
-        self.files.paused.unlink(missing_ok=True)
-        driver = RoundDriver(
-            self.files,
-            recipe.federation,
-            self._processes,
-            self._connected,
-            self.status,
-            tell=tell or (lambda _line: None),
-            cancelled=cancelled or (lambda: False),
-        )
-        wanted = max(0, recipe.rounds - before) if rounds is None else rounds
+        store = CheckpointStore(self.folder)
         with self._one_driver():
+            # Not before: a run that is refused must not end a pause.
+            self.files.paused.unlink(missing_ok=True)
+            before = store.results()
+            driver = RoundDriver(
+                self.files,
+                recipe,
+                self._processes,
+                self._connected,
+                self.status,
+                tell=tell or (lambda _line: None),
+                cancelled=cancelled or (lambda: False),
+                ask_again_after=ask_again_after,
+            )
+            left = max(0, recipe.rounds - store.aggregated_rounds(recipe.hash))
+            wanted = left if rounds is None else rounds
             bundle = self.files.bundle.read_bytes()
             driver.drive(bundle, settings.bundle_sha256, wanted, wait_seconds)
-        return self.results()[before:]
+            return [result for result in store.results() if result not in before]
 
     def pause(self) -> None:
         """Let the present round end and start no other until `run`, from any program."""
@@ -231,7 +244,7 @@ class Coordinator:
         """End all of the coordinator's processes, from any program."""
         if self.files.settings.exists():
             self._processes.stop()
-        atexit.unregister(self.stop)
+        atexit.unregister(self._stop_own)
 
     def wait(
         self,
@@ -249,6 +262,11 @@ class Coordinator:
                     tell(f"{name} had ended unexpectedly and was started again")
             time.sleep(_POLL_SECONDS)
 
+    def _stop_own(self) -> None:
+        # Another program may have stopped them since, and started its own.
+        if self.files.settings.exists() and self._processes.end_with_this_program:
+            self.stop()
+
     @property
     def _certificates(self) -> CertificateFiles:
         return CertificateFiles.inside(self.folder)
@@ -261,7 +279,9 @@ class Coordinator:
 
     @property
     def _processes(self) -> CoordinatorProcesses:
-        return CoordinatorProcesses(self._table, self.settings, self._certificates)
+        return CoordinatorProcesses(
+            self._table, self.settings, self._certificates, self._agree_on_sites
+        )
 
     def _connected(self) -> AbstractContextManager[Control]:
         return connect(self.settings.local_address, self._certificates.authority)
@@ -292,7 +312,7 @@ class Coordinator:
 
     def _status(self, control: Control | None) -> CoordinatorStatus:
         settings = self.settings
-        online = {node.public_key for node in control.nodes() if node.online} if control else set()
+        online = {node.public_key: node.online for node in control.nodes()} if control else {}
         ended = self._processes.ended
         store = CheckpointStore(self.folder)
         best = store.best()
@@ -300,24 +320,56 @@ class Coordinator:
             federation=settings.federation,
             running=control is not None and self.running,
             address=settings.address,
-            sites={site.name: site.pem in online for site in self.sites.sites()},
+            sites=self._sites_online(online),
             minimum_sites=self.recipe.minimum_sites,
-            rounds=len(store.results()),
+            rounds=store.aggregated_rounds(self.recipe.hash),
             best_round=best.round if best else 0,
             paused=self.files.paused.exists(),
             problem=f"{', '.join(ended)} ended unexpectedly: start the coordinator again"
             if ended
             else "",
+            asks_again=asks_again(self.files),
         )
 
-    def _agree_on_sites(self, control: Control) -> None:
-        """Bring SuperLink's list of sites to ours: register the new, shut out the others."""
-        known = {node.public_key: node.node_id for node in control.nodes()}
-        approved = self.sites.sites()
-        for site in approved:
-            node_id = known.get(site.pem)
-            if node_id is None:
-                node_id = control.register(site.pem)
-            self.sites.set_node_id(site, node_id)
-        for key in known.keys() - {site.pem for site in approved}:
-            control.unregister(known[key])
+    def _sites_online(self, online: Mapping[bytes, bool]) -> dict[str, bool]:
+        sites = {site.name: online.get(site.pem, False) for site in self.sites.sites()}
+        listed = {site.pem for site in (*self.sites.sites(), *self.sites.revoked())}
+        unlisted = {
+            f"not in {self.files.sites.name}: {short_fingerprint(key)}": connected
+            for key, connected in online.items()
+            if key not in listed
+        }
+        return sites | unlisted
+
+    def _agree_on_sites(self) -> None:
+        """Bring SuperLink's list of sites to ours: shut out the revoked, register the new."""
+        with self._connected() as control:
+            known = {node.public_key: node.node_id for node in control.nodes()}
+            for site in self.sites.revoked():
+                if site.pem in known:
+                    control.unregister(known.pop(site.pem))
+            for site in self.sites.sites():
+                node_id = known.pop(site.pem, None)
+                if node_id is None:
+                    node_id = self._register(site, control)
+                self.sites.set_node_id(site, node_id)
+        # A key that is shut out can never come back, so a lost list must not shut anyone out.
+        if known:
+            keys = ", ".join(short_fingerprint(key) for key in known)
+            _log.warning(
+                "%s does not list these keys, which stay approved: %s. Restore it from a backup, "
+                "or approve these sites again, each with the same key.",
+                self.files.sites,
+                keys,
+            )
+
+    def _register(self, site: ApprovedSite, control: Control) -> int:
+        try:
+            return control.register(site.pem)
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code != httpx.codes.PRECONDITION_FAILED:
+                raise
+            raise FederationError(
+                f"SuperLink refuses the key of '{site.name}', which was shut out before; revoke "
+                "the site with 'napari-fedsam coordinator revoke', and ask it for a new key."
+            ) from error

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psutil
 from filelock import FileLock, Timeout
@@ -38,14 +38,22 @@ class CoordinatorProcesses:
         Of the coordinator's folder.
     settings : CoordinatorSettings
     certificates : CertificateFiles
+    agree : callable
+        Brings SuperLink's list of sites to the coordinator's; called whenever SuperLink was
+        started, before the others are.
     """
 
     def __init__(
-        self, table: ProcessTable, settings: CoordinatorSettings, certificates: CertificateFiles
+        self,
+        table: ProcessTable,
+        settings: CoordinatorSettings,
+        certificates: CertificateFiles,
+        agree: Callable[[], None],
     ) -> None:
         self._table = table
         self._settings = settings
         self._certificates = certificates
+        self._agree = agree
         self._owner = table.folder / "owner.json"
         self._lock = table.folder / "coordinator.lock"
         self._secret = table.folder / "superexec.secret"
@@ -68,6 +76,14 @@ class CoordinatorProcesses:
         return tuple(
             name for name in self.names if name in records and not self._table.running(name)
         )
+
+    @property
+    def end_with_this_program(self) -> bool:
+        """Whether they were started by this program, and not to outlive it."""
+        try:
+            return bool(json.loads(self._owner.read_text(encoding="utf-8")) == os.getpid())
+        except FileNotFoundError:
+            return False
 
     def start(self, *, detached: bool) -> None:
         """Start all and return when they answer.
@@ -113,6 +129,15 @@ class CoordinatorProcesses:
                         self._start(name, owner)
                     return ended
         return ()
+
+    def agree_on_sites(self) -> None:
+        """Bring SuperLink's list of sites to the coordinator's, if SuperLink runs.
+
+        Waits while another program starts, revives or stops the coordinator.
+        """
+        with FileLock(self._lock):
+            if self._table.running(SUPERLINK):
+                self._agree()
 
     def stop(self) -> None:
         """End all of them with everything below."""
@@ -170,6 +195,7 @@ class CoordinatorProcesses:
             while_true=lambda: self._table.running(SUPERLINK),
         ):
             raise FederationError(self._reason())
+        self._agree()
 
     def _start_superexec(self, owner: int | None) -> None:
         command = [

@@ -131,7 +131,7 @@ def released_rounds(results: Iterable[RoundResult], privacy: PrivacyOptions) -> 
     """
     if privacy.noise == "central":
         return sum(result.aggregated for result in results)
-    return sum(any(site.norm is not None for site in result.sites) for result in results)
+    return sum(result.releases for result in results)
 
 
 def _rounds(results: Sequence[RoundResult]) -> str:

@@ -64,6 +64,16 @@ class CoordinatorFiles:
         return self.folder / "paused"
 
     @property
+    def asks_again(self) -> Path:
+        """Return the file that holds when a round that changed nothing is run again."""
+        return self.folder / "asks-again"
+
+    @property
+    def serverapp_log(self) -> Path:
+        """Return the log of the ServerApp, whose output Flower throws away."""
+        return self.folder / "logs" / "serverapp.log"
+
+    @property
     def run_lock(self) -> Path:
         """Return the lock of the program that runs rounds."""
         return self.folder / "run.lock"

@@ -34,7 +34,7 @@ def persistent_client(files: SiteFiles) -> type[FleetHttpClient]:
                 return super().ActivateNode(request)
             except httpx.HTTPStatusError as error:
                 refused = error.response.status_code == httpx.codes.PRECONDITION_FAILED
-                if not (refused and _may_still_be_missed(files)):
+                if not (refused and may_still_be_missed(files)):
                     raise
                 raise httpx.RemoteProtocolError(str(error)) from error
 
@@ -64,7 +64,7 @@ def persistent_client(files: SiteFiles) -> type[FleetHttpClient]:
     return PersistentFleetClient
 
 
-def _may_still_be_missed(files: SiteFiles) -> bool:
+def may_still_be_missed(files: SiteFiles) -> bool:
     """Tell whether SuperLink may still count the node before this one, if it was killed.
 
     It refuses a second one until heartbeats have been missing for long enough, in the words in

@@ -123,7 +123,7 @@ class ProcessTable:
     ) -> ProcessRecord:
         """Start a process with its own log file and remember it under `name`."""
         logs = make_private_folder(self.folder / "logs")
-        log = _rotated(logs, name)
+        log = rotated_log(logs, name)
         with log.open("wb") as output:
             process = subprocess.Popen(
                 list(command),
@@ -224,6 +224,16 @@ class ProcessTable:
         write_text_atomically(self._path, json.dumps(content))
 
 
+def rotated_log(folder: Path, name: str) -> Path:
+    """Return the path of a new log in a folder, and keep the last ones beside it."""
+    for number in range(_LOGS_KEPT - 1, 0, -1):
+        older = folder / f"{name}.{number}.log"
+        newer = folder / (f"{name}.{number - 1}.log" if number > 1 else f"{name}.log")
+        if newer.exists():
+            newer.replace(older)
+    return folder / f"{name}.log"
+
+
 def _script_folders() -> Iterator[Path]:
     yield Path(sysconfig.get_path("scripts"))
     yield Path(sys.executable).parent
@@ -259,12 +269,3 @@ def _marked(mark: str) -> Iterator[psutil.Process]:
         with contextlib.suppress(psutil.Error, OSError):
             if process.pid != own and process.environ().get(OWNER_VARIABLE) == mark:
                 yield process
-
-
-def _rotated(folder: Path, name: str) -> Path:
-    for number in range(_LOGS_KEPT - 1, 0, -1):
-        older = folder / f"{name}.{number}.log"
-        newer = folder / (f"{name}.{number - 1}.log" if number > 1 else f"{name}.log")
-        if newer.exists():
-            newer.replace(older)
-    return folder / f"{name}.log"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from napari_fedsam.federation.errors import FederationError
 
-# A round keeps a few copies of the shared parameters, of which the largest are some 15 MB.
+# A round keeps a few copies of the shared parameters, which are some 15 MB by default.
 _LEAST_BYTES = 64 * 1024**2
 
 

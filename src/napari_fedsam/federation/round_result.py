@@ -96,6 +96,8 @@ class RoundResult(BaseModel):
         Duration of the round.
     sha256 : str
         Checksum of the parameters file, "" when the round was not aggregated.
+    earlier_releases : int
+        Earlier attempts at this round, with too few updates, in which a site had sent one.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -107,6 +109,7 @@ class RoundResult(BaseModel):
     complete: bool = False
     seconds: float = 0.0
     sha256: str = ""
+    earlier_releases: int = 0
 
     @property
     def accepted(self) -> tuple[SiteRound, ...]:
@@ -117,6 +120,11 @@ class RoundResult(BaseModel):
     def refused(self) -> tuple[SiteRound, ...]:
         """The sites whose updates were left out or did not come."""
         return tuple(site for site in self.sites if site.train_asked and site.code)
+
+    @property
+    def releases(self) -> int:
+        """How often a site sent an update in this round, in vain or not."""
+        return self.earlier_releases + any(site.norm is not None for site in self.sites)
 
     @property
     def updates(self) -> int:

@@ -1,6 +1,7 @@
 """Rounds at the coordinator: ask the sites, check, combine, keep, and let the sites judge."""
 
 import itertools
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -50,6 +51,8 @@ _POLL_SECONDS = 0.5
 _LARGE_ANSWER = 2**20
 
 _Answer = Literal["none", "read", "asks for parameters"]
+
+_log = logging.getLogger(__name__)
 
 
 class RoundRunner:
@@ -105,12 +108,18 @@ class RoundRunner:
         self._have_current: set[str] = set()
 
     def run(self, rounds: int, *, may_start: Callable[[], bool] = lambda: True) -> None:
-        """Run rounds one after the other while `may_start` allows the next."""
+        """Run rounds one after the other while `may_start` allows the next.
+
+        A round whose judging was cut short is judged first. The first round that changes nothing
+        is the last: sites that are asked again at once answer the same.
+        """
+        unjudged = self._store.unjudged(self._recipe.hash)
+        if unjudged is not None and self._enough_nodes(may_start):
+            self._let_judge(unjudged)
         for _ in range(rounds):
             nodes = self._enough_nodes(may_start)
-            if not nodes:
+            if not nodes or not self._run_round(nodes):
                 return
-            self._run_round(nodes)
 
     def _enough_nodes(self, may_start: Callable[[], bool]) -> list[int]:
         while may_start():
@@ -120,9 +129,11 @@ class RoundRunner:
             time.sleep(_POLL_SECONDS)
         return []
 
-    def _run_round(self, nodes: list[int]) -> None:
+    def _run_round(self, nodes: list[int]) -> bool:
+        """Run a round, and tell whether it changed the shared parameters."""
         started = time.monotonic()
         number = self._store.next_round()
+        _log.info("round %d: asking %d sites to train", number, len(nodes))
         self._have_current = self._store.have_newest(self._recipe.hash)
         sites: dict[str, SiteRound] = {}
         updates = UpdateFolder(self._store.arrivals, self._layout.size)
@@ -132,16 +143,29 @@ class RoundRunner:
             result = self._aggregate(number, updates, sites)
         finally:
             updates.remove()
+        seconds = time.monotonic() - started
         result = self._store.save(
-            result.finished(sites.values(), time.monotonic() - started, complete=False),
+            result.finished(sites.values(), seconds, complete=not result.aggregated),
             self._current if result.aggregated else None,
         )
         if result.aggregated:
-            # Sites that came in the meantime judge, too, and thereby receive the model.
-            present = sorted(self._grid.get_node_ids())
-            self._exchange("evaluate", number, present, sites, _JudgementReader(self, number))
-        seconds = time.monotonic() - started
-        self._store.update(result.finished(sites.values(), seconds, complete=True))
+            self._let_judge(result)
+        else:
+            _log.info("%s", result.summary)
+        return result.aggregated
+
+    def _let_judge(self, result: RoundResult) -> None:
+        started = time.monotonic()
+        number = result.round
+        sites = {site.node_id: site for site in result.sites}
+        # Sites that came in the meantime judge, too, and thereby receive the model.
+        present = sorted(self._grid.get_node_ids())
+        _log.info("round %d: asking %d sites to judge", number, len(present))
+        self._exchange("evaluate", number, present, sites, _JudgementReader(self, number))
+        seconds = result.seconds + time.monotonic() - started
+        result = result.finished(sites.values(), seconds, complete=True)
+        self._store.update(result)
+        _log.info("%s", result.summary)
 
     def _leave_out_unusual(self, updates: UpdateFolder, sites: dict[str, SiteRound]) -> None:
         past = self._store.accepted_norms(self._recipe.hash)

@@ -141,14 +141,14 @@ def train_round(content: RecordDict, files: SiteFiles) -> RecordDict:
             f"federation asks for at least {recipe.minimum_cases}; accept more corrections to take "
             "part.",
         )
-    _check_settings(files, len(samples))
+    _check_settings(content, files, len(samples))
     model = model_in_training(files.profile_folder, recipe, _models.untrained(recipe))
     received = shared_or_own(content, model.shared_state(), model.shared_spec())
     model.load_shared(received)
     update = local_update(
         model,
         samples,
-        seed=recipe.seed + number,
+        seed=recipe.seed,
         round_number=number,
         progress=progress_writer(files.status),
         cache=FeatureCache(files.feature_cache),
@@ -202,10 +202,11 @@ def judge_round(content: RecordDict, files: SiteFiles) -> RecordDict:
     Raises
     ------
     RefusedMessageError
-        When the message does not pass the checks.
+        When the message does not pass the checks, or the site takes no part now.
     """
     recipe = _agreed_recipe(content, files)
     check_room(files.site)
+    _check_settings(content, files)
     number = round_of(content)
     message = "Fitting the new model to this site and judging it on held-out cases."
     left_out = _told_left_out(content)
@@ -227,7 +228,7 @@ def judge_round(content: RecordDict, files: SiteFiles) -> RecordDict:
         local_update(
             model,
             samples,
-            seed=recipe.seed + number,
+            seed=recipe.seed,
             moment="personalise",
             round_number=number,
             progress=progress_writer(files.status),
@@ -280,13 +281,16 @@ def _structures(recipe: Recipe) -> str:
     return " and ".join(structure.name for structure in recipe.structures)
 
 
-def _check_settings(files: SiteFiles, cases: int) -> None:
-    """Decline the round when this site's user wants it so."""
-    new = cases - SiteStatus.read(files.status).trained_cases
+def _check_settings(content: RecordDict, files: SiteFiles, cases: int | None = None) -> None:
+    """Decline the round when this site's user wants it so; judging waits for no new cases."""
+    settings = SiteSettings.read(files.settings)
+    new = settings.new_cases
+    if cases is not None:
+        new = cases - SiteStatus.read(files.status).trained_cases
     now = datetime.datetime.now().astimezone().time()
-    reason = SiteSettings.read(files.settings).declines(now, new)
+    reason = settings.declines(now, new)
     if reason:
-        raise RefusedMessageError(ReplyCode.DECLINED, reason)
+        raise RefusedMessageError(ReplyCode.DECLINED, f"{reason}{_told_left_out(content)}")
 
 
 def _told_left_out(content: RecordDict) -> str:

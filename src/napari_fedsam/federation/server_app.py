@@ -1,22 +1,31 @@
 """Flower's ServerApp: rounds of one federation, resumed from the newest checkpoint."""
 
+import contextlib
 import datetime
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
+from flwr.supercore.logger import FLOWER_LOGGER
 
+from napari_fedsam.errors import FedSamError
 from napari_fedsam.federation.checkpoints import CheckpointStore
 from napari_fedsam.federation.coordinator_settings import COORDINATOR_VARIABLE, CoordinatorFiles
 from napari_fedsam.federation.errors import FederationError
 from napari_fedsam.federation.messages import SharedSpec
 from napari_fedsam.federation.patience import be_patient
+from napari_fedsam.federation.processes import rotated_log
 from napari_fedsam.federation.room import lack_of_room
 from napari_fedsam.federation.round_runner import RoundRunner
 from napari_fedsam.federation.sites import SiteList
+from napari_fedsam.files import make_private_folder
 from napari_fedsam.personalization.personalised_model import State, build_personalised_model
 from napari_fedsam.personalization.recipe import Recipe
+
+_log = logging.getLogger(__name__)
 
 app = ServerApp()
 
@@ -34,8 +43,38 @@ def main(grid: Grid, context: Context) -> None:
             "The ServerApp was started without a coordinator's folder; start rounds with "
             "'napari-fedsam coordinator run'."
         )
-    be_patient()
-    run_rounds(grid, Path(folder), int(context.run_config["rounds"]))
+    with _logged(CoordinatorFiles(Path(folder))):
+        be_patient()
+        run_rounds(grid, Path(folder), int(context.run_config["rounds"]))
+
+
+@contextlib.contextmanager
+def _logged(files: CoordinatorFiles) -> Iterator[None]:
+    """Write what happens into a log of our own: Flower throws away what its apps print."""
+    log = files.serverapp_log
+    make_private_folder(log.parent)
+    # Another ServerApp that is at work still writes into it.
+    if not CheckpointStore(files.folder).in_use:
+        log = rotated_log(log.parent, log.stem)
+    handler = logging.FileHandler(log, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    ours = logging.getLogger("napari_fedsam")
+    ours.setLevel(logging.INFO)
+    for logger in (ours, FLOWER_LOGGER):
+        logger.addHandler(handler)
+    try:
+        yield
+    except FedSamError as error:
+        # Our own errors say in words what the matter is.
+        _log.error("%s", error)
+        raise
+    except Exception:
+        _log.exception("The rounds failed.")
+        raise
+    finally:
+        for logger in (ours, FLOWER_LOGGER):
+            logger.removeHandler(handler)
+        handler.close()
 
 
 def run_rounds(grid: Grid, folder: Path, rounds: int, *, at_once: int | None = None) -> None:
@@ -52,16 +91,27 @@ def run_rounds(grid: Grid, folder: Path, rounds: int, *, at_once: int | None = N
         is full.
     at_once : int, optional
         How many sites are asked at a time; all by default.
+
+    Raises
+    ------
+    FederationError
+        When another ServerApp runs rounds in this folder.
     """
-    files = CoordinatorFiles(folder)
+    store = CheckpointStore(folder)
+    with store.alone():
+        store.remove_unfinished()
+        _run_rounds(grid, CoordinatorFiles(folder), store, rounds, at_once)
+
+
+def _run_rounds(
+    grid: Grid, files: CoordinatorFiles, store: CheckpointStore, rounds: int, at_once: int | None
+) -> None:
     recipe = Recipe.read(files.recipe)
     spec, start = _step_zero(recipe)
-    store = CheckpointStore(folder)
-    store.remove_unfinished()
 
     def may_start() -> bool:
         now = datetime.datetime.now().astimezone().time()
-        if files.paused.exists() or lack_of_room(folder):
+        if files.paused.exists() or lack_of_room(files.folder):
             return False
         return recipe.federation.may_start(now)
 

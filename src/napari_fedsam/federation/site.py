@@ -161,24 +161,23 @@ class Site:
             ensure_key_pair(self.files.folder)
             if detached:
                 # The node takes the lock over and holds it as long as it lives.
-                self._lock.release(force=True)
+                self._let_go()
             if threads is None:
                 threads = self.settings.threads
             start_node(self._table, self.files, invitation, detached=detached, threads=threads)
         except BaseException:
             self._table.end_all()
-            self._lock.release(force=True)
+            self._let_go()
             raise
         if not detached:
-            atexit.register(self.leave)
+            atexit.register(self._leave_own)
 
     def leave(self) -> None:
         """End every process that a join started, from any program; takes up to a few seconds."""
         with self._changing:
             self._table.end_all(gently=[NODE])
             self.files.end_node()
-            self._lock.release(force=True)
-            atexit.unregister(self.leave)
+            self._let_go()
             self.refresh()
 
     def follow(
@@ -241,7 +240,7 @@ class Site:
     def _phase(self, status: SiteStatus) -> tuple[Phase, str]:
         if not self._table.records():
             # Another program may have ended what this one had started.
-            self._lock.release(force=True)
+            self._let_go()
             return Phase.OFFLINE, ""
         log = self._table.log_text(NODE)
         if not self._table.running(NODE):
@@ -291,6 +290,15 @@ class Site:
                 f"'{other.name}' takes part on this machine now, and one federation at a time can; "
                 "leave it first."
             )
+
+    def _leave_own(self) -> None:
+        # Without the lock, what runs in this folder was started by another program.
+        if self.holds_node:
+            self.leave()
+
+    def _let_go(self) -> None:
+        self._lock.release(force=True)
+        atexit.unregister(self._leave_own)
 
     def _take_lock(self) -> None:
         try:

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from napari_fedsam.federation.errors import FederationError
@@ -53,6 +54,8 @@ class SiteList:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        # Several programs may change the file: what one wrote, another must not undo.
+        self._lock = FileLock(path.with_suffix(".lock"))
 
     def sites(self) -> tuple[ApprovedSite, ...]:
         """Return the approved sites in the order of approval."""
@@ -75,7 +78,8 @@ class SiteList:
             return _SiteFile()
         except ValidationError as error:
             raise FederationError(
-                f"{self._path} is damaged; restore it from a backup or approve the sites again."
+                f"{self._path} is damaged; restore it from a backup. Without one, remove it and "
+                "approve the sites again, each with the same key, except those that were shut out."
             ) from error
 
     def add(self, name: str, public_key: str) -> ApprovedSite:
@@ -88,6 +92,10 @@ class SiteList:
         """
         check_site_name(name)
         pem = public_key_pem(public_key)
+        with self._lock:
+            return self._add(name, public_key, pem)
+
+    def _add(self, name: str, public_key: str, pem: bytes) -> ApprovedSite:
         content = self._read()
         if any(site.pem == pem for site in content.revoked):
             raise FederationError(
@@ -108,21 +116,37 @@ class SiteList:
         return added
 
     def remove(self, name: str) -> ApprovedSite:
-        """Shut a site out and return it; its key is remembered."""
+        """Shut a site out and return it; its key is remembered.
+
+        Of a site that is shut out already, nothing changes.
+
+        Raises
+        ------
+        FederationError
+            When no site of this name was ever approved.
+        """
+        with self._lock:
+            return self._remove(name)
+
+    def _remove(self, name: str) -> ApprovedSite:
         content = self._read()
         for site in content.sites:
             if site.name == name:
                 others = tuple(other for other in content.sites if other.name != name)
                 self._write(_SiteFile(sites=others, revoked=(*content.revoked, site)))
                 return site
+        for site in content.revoked:
+            if site.name == name:
+                return site
         raise FederationError(f"No site named '{name}' is approved here.")
 
     def set_node_id(self, site: ApprovedSite, node_id: int) -> None:
         """Remember Flower's number of a site."""
         numbered = site.model_copy(update={"node_id": str(node_id)})
-        content = self._read()
-        sites = tuple(numbered if other.name == site.name else other for other in content.sites)
-        self._write(content.model_copy(update={"sites": sites}))
+        with self._lock:
+            content = self._read()
+            sites = tuple(numbered if other == site else other for other in content.sites)
+            self._write(content.model_copy(update={"sites": sites}))
 
     def _write(self, content: _SiteFile) -> None:
         write_text_atomically(self._path, content.model_dump_json(indent=2) + "\n")

@@ -1,6 +1,7 @@
 """A real coordinator and a real site between which things go wrong."""
 
 import contextlib
+import datetime
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ from napari_fedsam.federation.site import Site
 from napari_fedsam.training.versions import VersionStore
 
 TRAINING_CASES = 6
+ASK_AGAIN_AFTER = datetime.timedelta(seconds=5)
 
 
 class Rounds(threading.Thread):
@@ -31,7 +33,10 @@ class Rounds(threading.Thread):
     def run(self):
         try:
             self._coordinator.run(
-                self._rounds, tell=self.lines.append, cancelled=lambda: self.cancelled
+                self._rounds,
+                tell=self.lines.append,
+                cancelled=lambda: self.cancelled,
+                ask_again_after=ASK_AGAIN_AFTER,
             )
         except Exception as error:  # noqa: BLE001 - the test looks at it
             self.error = error
