@@ -187,6 +187,32 @@ def test_evaluate_counts_false_positives_of_absent_structures(run, manifest, tmp
     assert absent["false_positives"] >= 0
 
 
+def test_evaluate_tells_the_structures_of_a_mask_apart(run, tmp_path):
+    disc_alone = disc().astype(np.uint8)
+    both = disc_alone.copy()
+    both[28:34, 28:34] = 2
+    rows = ["task,site,split,image,mask,group"]
+    for name, mask in (("alone", disc_alone), ("both", both)):
+        Image.fromarray(60 + 80 * mask).save(tmp_path / f"{name}.png")
+        Image.fromarray(mask).save(tmp_path / f"{name}-mask.png")
+        rows.append(f"optic_disc_cup,one,test,{name}.png,{name}-mask.png,{name}")
+    manifest, out = tmp_path / "manifest.csv", tmp_path / "eval.json"
+    manifest.write_text("\n".join(rows) + "\n")
+    command = (
+        *("evaluate", "--data", manifest, "--task", "optic_disc_cup", "--prompt", "box"),
+        *("--out", out, "--structure"),
+    )
+    counted = {}
+    for structure in (1, 2):
+        result = run(*command, str(structure))
+        assert result.exit_code == 0, result.output
+        counted[structure] = json.loads(out.read_text())["sites"]["one"]["n"]
+    assert counted == {1: 2, 2: 1}
+    refused = run(*command, "3")
+    assert isinstance(refused.exception, FedSamError)
+    assert "has no structure 3" in str(refused.exception)
+
+
 def test_evaluate_names_the_tasks_there_are(run, manifest, tmp_path):
     result = run(
         "evaluate", "--data", manifest, "--task", "liver", "--prompt", "box",

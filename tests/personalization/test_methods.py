@@ -1,5 +1,6 @@
 """Who owns which parameter, under every method and in every base model."""
 
+import itertools
 from collections import Counter
 from fnmatch import fnmatchcase
 
@@ -14,6 +15,9 @@ SIZES = ("lite_medsam", "vit_b", "vit_l", "vit_h")
 BASE = {"lite_medsam": 9_791_300, "vit_b": 93_735_472, "vit_l": 312_342_832, "vit_h": 641_090_608}
 WIDTH = {"lite_medsam": 320, "vit_b": 768, "vit_l": 1024, "vit_h": 1280}
 DECODER = 4_058_340
+# The perceptrons of the three masks that are never asked for.
+FURTHER_MASKS = 3 * (2 * (256 * 256 + 256) + 256 * 32 + 32)
+TRAINED_DECODER = DECODER - FURTHER_MASKS
 # Mask tokens, last norm, upscaling, one mask's perceptron, and that of the scores.
 DECODER_HEAD = (
     *(4 * 256, 2 * 256, 4 * 256 * 64 + 64, 2 * 64, 4 * 64 * 32 + 32),
@@ -62,7 +66,7 @@ NORMS = {"lite_medsam": 2 * 320 * 2, "vit_b": 8 * 768, "vit_l": 8 * 1024, "vit_h
 def expected(method: str, size: str) -> tuple[int, int]:
     """Return how many parameters are shared and local."""
     low_rank = lora(WIDTH[size])
-    light = low_rank + DECODER + TOKENS
+    light = low_rank + TRAINED_DECODER + TOKENS
     return {
         "pfedsam": (light, experts(WIDTH[size]) + DETAIL),
         "fedsam": (BASE[size] + TOKENS, 0),
@@ -73,13 +77,13 @@ def expected(method: str, size: str) -> tuple[int, int]:
         "centralised": (light, 0),
         "centralised_fedmsa": (ADAPTERS[size] + DECODER + TOKENS, 0),
         "fedprox": (light, 0),
-        "fedper": (low_rank + TOKENS, DECODER),
-        "fedrep": (low_rank + TOKENS, DECODER),
+        "fedper": (low_rank + TOKENS, TRAINED_DECODER),
+        "fedrep": (low_rank + TOKENS, TRAINED_DECODER),
         "ditto": (light, light),
         "local_norm": (light, NORMS[size]),
         "fedsca": (
             LOW_ADAPTERS[size] + TOKENS,
-            ADAPTERS[size] - LOW_ADAPTERS[size] + DECODER,
+            ADAPTERS[size] - LOW_ADAPTERS[size] + TRAINED_DECODER,
         ),
     }[method]
 
@@ -130,14 +134,19 @@ def test_the_papers_own_counts(outline) -> None:
     assert count(heavy, "shared") - TOKENS == 93_735_472
 
 
-@pytest.mark.parametrize("decoder", ["frozen", "lora", "shared", "local"])
-@pytest.mark.parametrize("method", ["pfedsam", "lora_fedavg", "ditto"])
+@pytest.mark.parametrize(
+    ("method", "decoder"),
+    [
+        *itertools.product(("pfedsam", "ditto"), ("frozen", "lora", "shared", "local")),
+        *itertools.product(("lora_fedavg",), ("frozen", "lora", "shared")),
+    ],
+)
 def test_the_decoders_owner(personalise, method: str, decoder: str) -> None:
     model = personalise(method=method, options=MethodOptions(decoder=decoder))
-    counts = Counter(shared=lora(320) + TOKENS, frozen=BASE["lite_medsam"] - DECODER)
+    counts = Counter(shared=lora(320) + TOKENS, frozen=BASE["lite_medsam"] - TRAINED_DECODER)
     if method == "pfedsam":
         counts["local"] += experts(320) + DETAIL
-    counts["frozen" if decoder == "lora" else decoder] += DECODER
+    counts["frozen" if decoder == "lora" else decoder] += TRAINED_DECODER
     if decoder == "lora":
         # Queries and values of two self-attentions (256) and five that project down to 128.
         counts["shared"] += 2 * (2 * 32 * (256 + 256) + 5 * 32 * (256 + 128))
@@ -152,9 +161,24 @@ def test_the_decoders_owner(personalise, method: str, decoder: str) -> None:
 def test_methods_with_a_decoder_of_their_own_never_send_it(personalise, method: str) -> None:
     model = personalise(method=method)
     assert not any(name.startswith("mask_decoder") for name in model.shared_state())
-    assert {n for n, _ in model.named_parameters() if n.startswith("mask_decoder")} <= set(
-        model.local_state()
-    )
+    trained = {name for name in model.local_state() if name.startswith("mask_decoder")}
+    assert sum(model.local_state()[name].numel() for name in trained) == TRAINED_DECODER
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_what_draws_masks_that_nobody_asks_for_is_trained_where_a_paper_counts_it(
+    personalise, method: str
+) -> None:
+    frozen = {
+        name
+        for name in personalise(method=method).parameters_of("frozen")
+        if name.startswith("mask_decoder")
+    }
+    if method in ("fedsam", "fedmsa", "centralised_fedmsa"):
+        assert not frozen
+        return
+    assert {name.split(".")[2] for name in frozen} == {"1", "2", "3"}
+    assert all("output_hypernetworks_mlps" in name for name in frozen)
 
 
 @pytest.mark.parametrize("method", list(METHODS))
@@ -192,7 +216,7 @@ def test_the_tokens_owner(personalise, owner: str) -> None:
 @pytest.mark.parametrize("targets", [("q",), ("q", "k"), ("q", "k", "v")])
 def test_lora_targets(personalise, targets: tuple[str, ...]) -> None:
     model = personalise(method="lora_fedavg", options=MethodOptions(lora_targets=targets))
-    assert count(model, "shared") == lora(320, len(targets)) + DECODER + TOKENS
+    assert count(model, "shared") == lora(320, len(targets)) + TRAINED_DECODER + TOKENS
 
 
 def test_local_normalisation_layers_are_the_last_blocks_batch_norms_in_tiny_vit(
@@ -345,9 +369,13 @@ LORA_METHODS = {
     *("ditto", "local_norm", "pfedsam"),
 }
 
+NOTHING_LOCAL = {
+    *("fedsam", "fedmsa", "lora_fedavg", "fedprox", "centralised", "centralised_fedmsa"),
+}
+
 
 def useful(method: str) -> set[str]:
-    options = set() if method.startswith("centralised") else {"structure_tokens"}
+    options = set() if method in NOTHING_LOCAL else {"structure_tokens"}
     if method in LORA_METHODS:
         options |= {"blocks"} | LORA_OPTIONS
     if method not in ("fedsam", "fedmsa", "centralised_fedmsa", "fedper", "fedrep", "fedsca"):
@@ -365,9 +393,24 @@ def useful(method: str) -> set[str]:
     return options
 
 
-def test_one_model_for_all_sites_has_no_decoder_of_a_sites_own(make_recipe) -> None:
-    with pytest.raises(ValueError, match="its decoder cannot be local"):
-        make_recipe(method="centralised", options=MethodOptions(decoder="local"))
+@pytest.mark.parametrize("method", ["lora_fedavg", "fedprox", "centralised"])
+def test_where_nothing_local_is_trained_the_decoder_cannot_be(make_recipe, method: str) -> None:
+    with pytest.raises(ValueError, match=f"{method} trains nothing .* its decoder cannot be local"):
+        make_recipe(method=method, options=MethodOptions(decoder="local"))
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_only_what_trains_something_local_may_have_local_parts(method: str) -> None:
+    phases = METHODS[method]
+    trained = {
+        phase.trains
+        for phase in (
+            *phases.before_exchange(MethodOptions()),
+            *phases.personalise,
+            *phases.finale,
+        )
+    }
+    assert (method in NOTHING_LOCAL) == (trained == {"shared"})
 
 
 def test_the_table_names_every_option() -> None:

@@ -230,6 +230,13 @@ def test_a_file_with_an_option_of_no_use_is_refused_by_its_name(tmp_path: Path) 
         Recipe.read(tmp_path / "recipe.json")
 
 
+def test_a_file_with_an_unknown_method_is_refused_by_its_name(tmp_path: Path) -> None:
+    parts = changed(("options", "distillation"), 0.1) | {"method": "magic"}
+    (tmp_path / "recipe.json").write_text(json.dumps(parts), encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"recipe\.json is wrong at method: There is no method"):
+        Recipe.read(tmp_path / "recipe.json")
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe{}", b'{"name": "x"}'])
 def test_what_is_no_recipe_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "recipe.json").write_bytes(content)

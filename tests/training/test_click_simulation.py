@@ -58,6 +58,17 @@ def test_the_largest_error_comes_first() -> None:
     assert missed.positive
 
 
+@given(masks, masks)
+def test_a_careful_user_never_clicks_twice_on_one_pixel(
+    mask: np.ndarray, truth: np.ndarray
+) -> None:
+    clicked: list[Click] = []
+    while (click := next_click(mask, truth, clicked)) is not None:
+        clicked.append(click)
+    places = {(click.y, click.x) for click in clicked}
+    assert len(places) == len(clicked) == np.count_nonzero(mask != truth)
+
+
 @given(masks, masks, st.integers(1, 6), st.integers(0, 2**32))
 def test_clicks_of_training_lie_in_the_error(mask, truth, count: int, seed: int) -> None:
     assume(truth.any())

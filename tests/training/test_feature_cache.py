@@ -1,5 +1,6 @@
 """The encoder's frozen prefix, computed once and kept."""
 
+import copy
 import os
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from napari_fedsam.sam import Predictor, encoder_split
 from napari_fedsam.sam.encoder_split import EncoderSplit
 from napari_fedsam.sam.fast_encoder import add_details
+from napari_fedsam.sam.preprocessing import PixelPreprocessing
 from napari_fedsam.training.feature_cache import (
     CachedEncoder,
     FeatureCache,
@@ -93,8 +95,12 @@ def test_gradients_of_the_suffix_are_those_of_the_encoder(
         assert (mine - theirs).norm() < 1e-3 * theirs.norm() + 1e-6 * whole
 
 
-def test_under_fedsam_nothing_is_left_to_cache(personalise) -> None:
-    assert not EncoderSplit(personalise(method="fedsam"))._prefix
+def test_under_fedsam_nothing_is_left_to_cache(small, samples) -> None:
+    cache = FeatureCache()
+    model = small(method="fedsam")
+    encoder = CachedEncoder(model, cache)
+    assert torch.equal(encoder.prefix(samples[0].image), model.preprocess(samples[0].image))
+    assert not cache._memory
 
 
 def test_keys_tell_images_shapes_and_cuts_apart(personalise, pair, samples) -> None:
@@ -132,6 +138,21 @@ def test_keys_tell_weights_and_precisions_apart(personalise, samples) -> None:
         with torch.no_grad():
             frozen.sub_(1)
     assert len(set(keys)) == 3
+
+
+@pytest.mark.parametrize(
+    "prepared",
+    [
+        PixelPreprocessing(256, (123.0, 116.0, 103.0), (58.0, 57.0, 57.0)),
+        PixelPreprocessing(256, (120.0, 116.0, 103.0), (58.0, 57.0, 57.0)),
+        PixelPreprocessing(512),
+    ],
+)
+def test_keys_tell_ways_to_prepare_images_apart(small_base, samples, prepared) -> None:
+    other = copy.copy(small_base)
+    other.preprocessing = prepared
+    split, changed = EncoderSplit(small_base, bf16=False), EncoderSplit(other, bf16=False)
+    assert split.key(samples[0].image) != changed.key(samples[0].image)
 
 
 @pytest.fixture(params=["memory", "disk"])

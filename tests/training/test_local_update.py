@@ -1,5 +1,6 @@
 """One site's local update on two tiny cases."""
 
+import itertools
 import math
 from itertools import pairwise
 
@@ -12,10 +13,12 @@ from napari_fedsam.personalization.methods import METHODS, Phase
 from napari_fedsam.sam.encoder_split import EncoderSplit
 from napari_fedsam.sam.predictor import Predictor
 from napari_fedsam.sam.prompts import Prompts
+from napari_fedsam.training import local_update as local_update_module
+from napari_fedsam.training.batches import Batches
 from napari_fedsam.training.errors import CancelledError, TrainingError
 from napari_fedsam.training.evaluation import evaluate
 from napari_fedsam.training.feature_cache import CachedEncoder, FeatureCache
-from napari_fedsam.training.local_update import _rate, _Trainer, local_update
+from napari_fedsam.training.local_update import MOMENTS, _rate, _Trainer, local_update
 from napari_fedsam.training.progress import Progress
 
 
@@ -118,6 +121,15 @@ def test_every_other_step_of_an_alternating_phase_is_the_global_models(small, sa
     assert moved(local, model.local_state())
 
 
+def test_what_is_local_is_held_while_the_global_model_learns(small, samples) -> None:
+    options = MethodOptions(schedule="alternating", decoder="local", structure_tokens="local")
+    model = small(options=options, epochs=1, batch_size=2)
+    shared, local = model.shared_state(), model.local_state()
+    assert local_update(model, samples, seed=0).steps == 1
+    assert moved(shared, model.shared_state())
+    assert not moved(local, model.local_state())
+
+
 def test_the_shared_phase_does_not_see_a_sites_own_copies(small, samples) -> None:
     one, two = small(method="ditto"), small(method="ditto")
     two.load_local({k: v + 0.3 for k, v in two.local_state().items()})
@@ -157,9 +169,9 @@ def test_the_loss_falls_when_two_cases_are_learnt_by_heart(personalise, samples,
 
 @pytest.fixture(scope="module")
 def seeded(small, samples):
-    def run(seed: int) -> dict[str, torch.Tensor]:
+    def run(seed: int, number: int = 1) -> dict[str, torch.Tensor]:
         model = small(batch_size=1, augmentations=1, epochs=3)
-        local_update(model, samples, seed=seed)
+        local_update(model, samples, seed=seed, round_number=number)
         state: dict[str, torch.Tensor] = model.shared_state()
         return state
 
@@ -175,6 +187,20 @@ def test_the_same_seed_gives_the_same_parameters(seeded) -> None:
 
 def test_another_seed_gives_other_parameters(seeded) -> None:
     assert moved(seeded(5), seeded(6))
+
+
+def test_every_seed_round_and_moment_draws_numbers_of_its_own(small, samples, monkeypatch) -> None:
+    drawn = []
+
+    def recorded(*args, **options) -> Batches:
+        batches = Batches(*args, **options)
+        drawn.append(repr(batches.random.bit_generator.state))
+        return batches
+
+    monkeypatch.setattr(local_update_module, "Batches", recorded)
+    for seed, number, moment in itertools.product((0, 1), (1, 2), MOMENTS):
+        local_update(small(), samples, seed=seed, round_number=number, moment=moment)
+    assert len(set(drawn)) == len(drawn) == 8
 
 
 def test_training_can_be_cancelled_between_steps(small, samples) -> None:
@@ -236,7 +262,13 @@ def trainer(small, make_sample):
     def build(*, round_number: int = 1, **changes) -> _Trainer:
         cases = [make_sample("abc"[:i], (10 * i, 20)) for i in range(1, 4)]
         model = small(**changes)
-        return _Trainer(model, cases, 0, round_number, CachedEncoder(model, FeatureCache()))
+        return _Trainer(
+            model,
+            cases,
+            CachedEncoder(model, FeatureCache()),
+            seed=(0, round_number, 0),
+            round_number=round_number,
+        )
 
     return build
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from napari_fedsam.training.errors import ManifestError
 from napari_fedsam.training.manifest import load_row, read_binary_mask, read_manifest
-from napari_fedsam.training.segmentation_task import load_task
+from napari_fedsam.training.segmentation_task import labels_of, load_task
 
 HEADER = ["task", "site", "split", "image", "mask", "group"]
 ROWS = [
@@ -156,6 +156,32 @@ def test_colour_masks_are_the_structure_where_any_channel_is(tmp_path: Path) -> 
     pixels[1, 2, 0], pixels[3, 4, 2] = 9, 255
     Image.fromarray(pixels).save(tmp_path / "mask.png")
     assert np.argwhere(read_binary_mask(tmp_path / "mask.png")).tolist() == [[1, 2], [3, 4]]
+
+
+def test_only_the_labels_that_are_asked_for_are_the_structure(tmp_path: Path) -> None:
+    pixels = np.zeros((6, 7), np.uint8)
+    pixels[1, 2], pixels[3, 4] = 1, 2
+    Image.fromarray(pixels).save(tmp_path / "mask.png")
+    assert np.argwhere(read_binary_mask(tmp_path / "mask.png", (2,))).tolist() == [[3, 4]]
+    assert read_binary_mask(tmp_path / "mask.png", (1, 2)).sum() == 2
+
+
+@pytest.mark.parametrize(
+    ("task", "structure", "labels"),
+    [
+        ("polyp", 1, ()),
+        ("polyp", 9, ()),
+        ("optic_disc_cup", 1, (1, 2)),
+        ("optic_disc_cup", 2, (2,)),
+    ],
+)
+def test_the_labels_of_a_structure(task: str, structure: int, labels: tuple[int, ...]) -> None:
+    assert labels_of(task, structure) == labels
+
+
+def test_a_structure_that_the_masks_do_not_tell_is_refused() -> None:
+    with pytest.raises(ManifestError, match=r"structure 3: choose 1 \(optic disc\) or 2 \(optic"):
+        labels_of("optic_disc_cup", 3)
 
 
 @pytest.mark.parametrize("broken", ["images", "masks"])

@@ -153,6 +153,17 @@ def test_clicks_of_a_correction_lie_where_the_proposal_is_wrong(make) -> None:
     assert labels == {0, 1}
 
 
+def test_nobody_clicks_beside_the_image(make, samples) -> None:
+    """Images of 48 x 64 pixels fill three quarters of the padded square."""
+    _, loss, batch = make(prompts=CLICKS, cases=samples)
+    assert batch.extents == [(192, 256)] * 2
+    everything = torch.ones_like(batch.targets).bool()
+    rows = [
+        y for _ in range(40) for _, _, y, _ in clicked(loss._clicks(batch, everything, 3), batch)
+    ]
+    assert 150 < max(rows) < 192
+
+
 def test_the_mask_to_correct_is_the_proposal(make) -> None:
     _, loss, batch = make(prompts=CLICKS)
     proposal = Answer(torch.randn_like(batch.targets).requires_grad_(), torch.zeros(3, 1))

@@ -103,6 +103,15 @@ def test_interrupted_twice_it_still_ends_the_same(small, samples, tmp_path: Path
     assert result.steps == 8
 
 
+def test_a_state_that_cannot_be_kept_does_not_stop_the_training(
+    small, samples, tmp_path: Path, caplog
+) -> None:
+    path = tmp_path / "gone" / "training.safetensors"
+    result = local_update(small(**OPTIONS), samples, seed=3, cache=FEATURES, resume=path)
+    assert result.steps > 1
+    assert "could not be kept" in caplog.text
+
+
 def begun(small, samples, path: Path, **changes) -> None:
     interrupt(small(**(OPTIONS | changes)), samples, path, 3)
     assert path.exists()

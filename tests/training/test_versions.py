@@ -118,6 +118,20 @@ def test_what_a_killed_process_left_is_not_a_version(store, folder) -> None:
     assert store.versions() == [version]
     assert store.active() == version
     assert save(store).number == 2
+    assert not half.exists()
+
+
+def test_old_versions_give_way_but_the_active_and_the_newest_of_each_recipe_stay(store) -> None:
+    first = save(store)
+    store.activate(first.number)
+    save(store)
+    other = save(store, recipe_hash="1" * 64)
+    for _ in range(22):
+        newest = save(store)
+    assert newest.number == 25
+    kept = [version.number for version in store.versions()]
+    assert kept == [first.number, other.number, *range(6, 26)]
+    assert store.active() == first
 
 
 def test_a_failure_in_between_leaves_no_version(store, folder, monkeypatch) -> None:
@@ -229,6 +243,14 @@ def test_damaged_parameters_are_refused_and_none_is_loaded(store, kept, model, n
         store.load_into(model, kept)
     assert same(shared, model.shared_state())
     assert same(local, model.local_state())
+
+
+def test_parameters_that_the_program_no_longer_shares_are_refused(store, model) -> None:
+    shared = model.shared_state()
+    left_out = {name: shared[name] for name in list(shared)[1:]}
+    version = save(store, recipe_hash=model.recipe.hash, shared=left_out, local=model.local_state())
+    with pytest.raises(VersionError, match="does not fit this version of napari-fedsam"):
+        store.load_into(model, version)
 
 
 def test_a_record_without_checksums_is_damaged(store, kept, model) -> None:

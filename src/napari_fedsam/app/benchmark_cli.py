@@ -79,7 +79,7 @@ def federated(
         [name.strip() for name in methods.split(",")],
         out,
         rounds=rounds,
-        seeds=[int(seed) for seed in seeds.split(",")],
+        seeds=_seeds(seeds),
         protocol=protocol,
         config=ExperimentConfig.read(config),
         train_images=train_images,
@@ -172,6 +172,14 @@ def propagation(
         report: dict[str, Any] = {"target": target, "reached": reached}
         report["steps"] = [dataclasses.asdict(step) for step in steps]
         write_text_atomically(json_file, json.dumps(report, indent=2) + "\n")
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(seed) for seed in text.split(",")]
+    except ValueError:
+        message = f"'{text}' is no list of whole numbers, such as 0,1,2"
+        raise typer.BadParameter(message, param_hint="--seeds") from None
 
 
 def _window(text: str) -> "Window":

@@ -173,11 +173,15 @@ def evaluate(
     """Measure a model's Dice on a manifest's images."""
     from napari_fedsam.app.evaluation_report import evaluate_rows
     from napari_fedsam.training.manifest import read_manifest
+    from napari_fedsam.training.segmentation_task import labels_of
 
     rows = read_manifest(data, task, site=site, split=split)
+    labels = labels_of(task, structure)
     predictor = _model_source(profile).load(model).predictor
     with progress_bar(f"{len(rows)} images") as progress:
-        report = evaluate_rows(predictor, rows, prompt, structure=structure, progress=progress)
+        report = evaluate_rows(
+            predictor, rows, prompt, structure=structure, labels=labels, progress=progress
+        )
     write_text_atomically(out, json.dumps({"model": model, "task": task, **report}, indent=2))
     for name, result in report["sites"].items():
         dice = "-" if result["mean_dice"] is None else f"{result['mean_dice']:.3f}"

@@ -20,6 +20,7 @@ def evaluate_rows(
     prompt: PromptKind,
     *,
     structure: int = 1,
+    labels: Sequence[int] = (),
     progress: Callable[[float], None] | None = None,
 ) -> dict[str, Any]:
     """Segment a manifest's images and report their Dice.
@@ -33,6 +34,8 @@ def evaluate_rows(
         component.
     structure : int
         The structure's value in a personalised model.
+    labels : sequence of int
+        The masks' values that stand for it; every value above zero when empty.
     progress : callable, optional
         Called with the fraction done (0..1).
 
@@ -45,7 +48,7 @@ def evaluate_rows(
     sites: dict[str, list[ImageResult]] = {}
     for done, row in enumerate(rows, start=1):
         # One image at a time: a manifest need not fit into memory.
-        images = evaluate(predictor, [load_row(row, structure)], (prompt,)).images
+        images = evaluate(predictor, [load_row(row, structure, labels)], (prompt,)).images
         sites.setdefault(row.site, []).extend(images)
         if progress is not None:
             progress(done / len(rows))

@@ -39,23 +39,27 @@ class MixtureOfExperts(nn.Module):
         # Of the last forward pass; 1 when all experts answer equally often.
         self.imbalance: torch.Tensor | None = None
 
-    def gate_weights(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the experts' weights for tokens (B, n, d): (B, 1 or n, experts).
+    def gate_weights(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the gate's probabilities, and the weights of the experts that answer.
 
-        They sum to 1, but where a single expert answers: there its probability is the weight, as
-        in Switch Transformers, for a weight of 1 would teach the gate nothing.
+        The weights sum to 1, but where a single expert answers: there its probability is the
+        weight, as in Switch Transformers, for a weight of 1 would teach the gate nothing.
+
+        Parameters
+        ----------
+        x : tensor of shape (B, n, d)
+
+        Returns
+        -------
+        two float32 tensors of shape (B, 1 or n, experts)
         """
-        return self._of_top_k(self._probabilities(x))
-
-    def _probabilities(self, x: torch.Tensor) -> torch.Tensor:
         seen = x.mean(dim=1, keepdim=True) if self.per_image else x
-        probabilities: torch.Tensor = self.gate(seen).float().softmax(dim=-1)
-        return probabilities
-
-    def _of_top_k(self, probabilities: torch.Tensor) -> torch.Tensor:
+        probabilities = self.gate(seen).float().softmax(dim=-1)
         kept, chosen = probabilities.topk(self.top_k, dim=-1)
-        sparse = torch.zeros_like(probabilities).scatter(-1, chosen, kept)
-        return sparse if self.top_k == 1 else sparse / sparse.sum(dim=-1, keepdim=True)
+        weights = torch.zeros_like(probabilities).scatter(-1, chosen, kept)
+        if self.top_k > 1:
+            weights = weights / weights.sum(dim=-1, keepdim=True)
+        return probabilities, weights
 
     def _imbalance(self, probabilities: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """Return experts * sum(share of answers * mean probability), as in Switch Transformers.
@@ -67,8 +71,7 @@ class MixtureOfExperts(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map tokens (B, n, d) to (B, n, d)."""
-        probabilities = self._probabilities(x)
-        weights = self._of_top_k(probabilities)
+        probabilities, weights = self.gate_weights(x)
         learns = torch.is_grad_enabled()
         self.imbalance = self._imbalance(probabilities, weights) if learns else None
         weights = weights.to(x.dtype)

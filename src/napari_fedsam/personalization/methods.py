@@ -26,6 +26,8 @@ _DECODER_HEAD = (
     "mask_decoder.output_hypernetworks_mlps.0.*",
     "mask_decoder.iou_prediction_head.*",
 )
+# What draws SAM's further masks of an ambiguous prompt: one mask is trained, and these never move.
+_FURTHER_MASKS = "mask_decoder.output_hypernetworks_mlps.[123].*"
 _LORA = "image_encoder.*.lora_[ab]"
 _EXPERTS = "image_encoder.*.experts.*"
 _ADAPTERS = "image_encoder.*_adapter.*"
@@ -153,6 +155,11 @@ class Method:
         return "shared" if any(fnmatchcase(parameter, p) for p in self.shared) else "frozen"
 
     def _decoder_owner(self, parameter: str, options: MethodOptions) -> Owner:
+        if self.decoder == "shared":
+            # As the papers do, which count all of it.
+            return "shared"
+        if fnmatchcase(parameter, _FURTHER_MASKS):
+            return "frozen"
         if self.decoder is not None:
             return self.decoder
         if options.decoder == "lora":
@@ -168,7 +175,13 @@ class Method:
 
     def leaves_decoder_open_to(self, owner: str) -> bool:
         """Whether an option may say that the decoder is owned so."""
-        return self.decoder is None and not (self.pooled and owner == "local")
+        return self.decoder is None and (owner != "local" or self._trains_local)
+
+    @property
+    def _trains_local(self) -> bool:
+        """Whether any phase trains what stays at a site, under every schedule."""
+        phases = (*self.update, *self.personalise, *self.finale)
+        return any(phase.trains != "shared" for phase in phases)
 
     def check_options(self, options: MethodOptions) -> None:
         """Refuse options that this method has no use for, or that leave it nothing to train.
@@ -182,7 +195,7 @@ class Method:
         used = self.options | _COMMON.union(*(_OPTIONS_OF[module] for module in self.inserts))
         if self.decoder is not None:
             used = used - {"decoder", "personal_decoder"}
-        if self.pooled:
+        if not self._trains_local:
             used = used - {"structure_tokens"}
         for name in MethodOptions.model_fields:
             if name not in used and getattr(options, name) != getattr(plain, name):
@@ -191,8 +204,8 @@ class Method:
                 )
         if self.decoder is None and not self.leaves_decoder_open_to(options.decoder):
             raise ValueError(
-                f"the method {self.name} trains one model for all sites: its decoder cannot be "
-                "local"
+                f"the method {self.name} trains nothing that stays at a site: its decoder cannot "
+                "be local"
             )
         if "experts" in self.inserts and not options.keep_something_local:
             raise ValueError(

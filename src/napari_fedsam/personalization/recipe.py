@@ -58,7 +58,7 @@ class TrainingOptions(Options):
     batch_size : int
         Images per step. One, for sites have few cases: a pass over them then has the most steps.
     prompts : PromptShares
-    box_jitter : float in 0..1
+    box_jitter : float from 0 to below 0.5
         Largest shift of a simulated box's edge, as a fraction of the box's side.
     augmentations : int
         Cached variants per image beside the original (flips and contrast).
@@ -70,7 +70,7 @@ class TrainingOptions(Options):
     inserted_rate: float = Field(default=4, gt=0)
     batch_size: int = Field(default=1, ge=1)
     prompts: PromptShares = PromptShares()
-    box_jitter: Share = 0.1
+    box_jitter: float = Field(default=0.1, ge=0, lt=0.5)
     augmentations: int = Field(default=1, ge=0)
 
 
@@ -98,7 +98,7 @@ class Recipe(Options):
     federation : FederationOptions
         How updates are combined and checked.
     seed : int
-        Seed of the inserted modules and of every site's sampling.
+        Not negative. Seed of the inserted modules and of every site's sampling.
     """
 
     name: str = Field(min_length=1, max_length=80)
@@ -111,7 +111,7 @@ class Recipe(Options):
     minimum_sites: int = Field(default=2, ge=1)
     minimum_cases: int = Field(default=1, ge=1)
     federation: FederationOptions = FederationOptions()
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _check_structures(self) -> Self:
@@ -158,6 +158,8 @@ class Recipe(Options):
             return cls.model_validate_json(path.read_bytes())
         except OSError as error:
             raise RecipeError(f"The recipe {path} cannot be read: {error.strerror}.") from error
+        except RecipeError as error:
+            raise RecipeError(f"The recipe {path} is wrong at method: {error}") from error
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"]) or "the file"

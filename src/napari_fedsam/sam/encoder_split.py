@@ -41,12 +41,17 @@ class EncoderSplit:
         self.bf16 = has_fast_bf16(self.device) if bf16 is None else bf16
         dtype = torch.bfloat16 if self.bf16 else torch.float32
         # Frozen stages are the base model's, whatever the method inserts after them.
-        self._content = content_hash(stages[:cut], f"{dtype} {cut}")
+        self._content = content_hash(model, stages[:cut], f"{dtype} {cut}")
         self._prefix = fast_stages(stages[:cut], dtype)
         self._suffix = fast_learning_stages(stages[cut:], dtype)
 
+    @property
+    def has_prefix(self) -> bool:
+        """Whether anything comes before the first trainable stage."""
+        return bool(self._prefix)
+
     def key(self, image: NDArray[np.uint8]) -> str:
-        """Return what an image's prefix output is cached under: weights, precision and content."""
+        """Return what an image's prefix output is cached under: model, precision and content."""
         content = f"{self._content}:{image.shape}:".encode() + image.tobytes()
         return hashlib.sha256(content).hexdigest()
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -10,6 +11,9 @@ from napari_fedsam.sam import fast_tiny_vit, fast_vit
 from napari_fedsam.sam.fused_ops import LiveModule
 from napari_fedsam.sam.prepared import Prepared
 from napari_fedsam.sam.protocol import PromptableModel, Stage
+
+# Models that prepare it alike prepare every image alike.
+_PROBE = (np.arange(8 * 12 * 3) % 251).astype(np.uint8).reshape(8, 12, 3)
 
 
 def fast_stages(stages: Sequence[Stage], dtype: torch.dtype) -> list[Stage]:
@@ -130,8 +134,8 @@ class FastEncoder:
         frozen = f"{precision} {self.frozen_stages}"
         branch = self._model.detail_branch
         beside: list[Stage] = [] if branch is None else [branch]
-        whole = content_hash([*stages, *beside], precision)
-        return whole, content_hash(stages[: self.frozen_stages], frozen)
+        whole = content_hash(self._model, [*stages, *beside], precision)
+        return whole, content_hash(self._model, stages[: self.frozen_stages], frozen)
 
 
 def add_details(
@@ -150,9 +154,13 @@ def first_trainable(stages: Sequence[Stage]) -> int | None:
     return None
 
 
-def content_hash(stages: Sequence[Stage], precision: str) -> str:
-    """Return the SHA-256 of stages' weights and of the precision that they run in."""
+def content_hash(model: PromptableModel, stages: Sequence[Stage], precision: str) -> str:
+    """Return the SHA-256 of what stages make of an image.
+
+    That is how the model prepares images, the stages' weights, and the precision they run in.
+    """
     digest = hashlib.sha256(precision.encode())
+    digest.update(model.preprocess(_PROBE).numpy().tobytes())
     for stage in stages:
         if isinstance(stage, nn.Module):
             for name, value in stage.state_dict().items():

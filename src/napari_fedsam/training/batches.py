@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_fedsam.sam.preprocessing import mask_to_input
+from napari_fedsam.sam.preprocessing import mask_to_input, resized_shape
 from napari_fedsam.sam.prompts import box_of_mask
 from napari_fedsam.training.feature_cache import TrainingEncoder
 from napari_fedsam.training.samples import TrainingSample
@@ -35,6 +35,8 @@ class Batch:
         Which of the images a mask belongs to.
     targets : float tensor of shape (B, 1, 256, 256)
         In {0, 1}, covering the padded square.
+    extents : list of (int, int)
+        Rows and columns of the targets that the image fills; the rest is padding.
     boxes : float tensor of shape (B, 4)
         Shifted boxes in pixels of the encoder's input; of no use where the structure is absent.
     structures : list of int
@@ -45,6 +47,7 @@ class Batch:
     pixels: torch.Tensor
     image_of: torch.Tensor
     targets: torch.Tensor
+    extents: list[tuple[int, int]]
     boxes: torch.Tensor
     structures: list[int]
     present: torch.Tensor
@@ -59,7 +62,8 @@ class Batches:
     ----------
     samples : sequence of TrainingSample
     encoder : TrainingEncoder
-    seed : int
+    seed : int or sequence of int
+        None of them negative; sequences that differ anywhere draw independently.
     augmentations : int
         Variants per image beside the original.
     box_jitter : float
@@ -71,7 +75,7 @@ class Batches:
         samples: Sequence[TrainingSample],
         encoder: TrainingEncoder,
         *,
-        seed: int,
+        seed: int | Sequence[int],
         augmentations: int,
         box_jitter: float,
     ) -> None:
@@ -138,6 +142,7 @@ class Batches:
             torch.cat(pixels),
             torch.tensor(image_of, device=device),
             torch.stack(targets).to(device),
+            [resized_shape(sample.mask.shape, MASK_SIDE) for sample in samples],
             torch.from_numpy(np.stack([self._box(sample) for sample in samples])).to(device),
             [sample.structure for sample in samples],
             torch.tensor([not sample.absent for sample in samples], device=device),

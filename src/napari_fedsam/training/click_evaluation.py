@@ -45,7 +45,7 @@ def dice_after_clicks(
     reached = [dice(mask, sample.mask) or 0.0]
     clicks: list[Click] = []
     while reached[-1] < target and len(clicks) < MOST_CLICKS:
-        click = next_click(mask, sample.mask)
+        click = next_click(mask, sample.mask, clicks)
         if click is None:
             break
         clicks.append(click)

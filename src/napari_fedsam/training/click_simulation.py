@@ -2,9 +2,11 @@
 
 In training, segment-anything's procedure (Kirillov et al. 2023, arXiv 2304.02643): points drawn at
 random from the region where the present mask is wrong. In evaluation, the pixel deepest inside all
-that is wrong, as in interactive segmentation's benchmarks (Sofiiuk et al. 2021, arXiv 2102.06583).
+that is wrong and not yet clicked, as in interactive segmentation's benchmarks (Sofiiuk et al. 2021,
+arXiv 2102.06583).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,24 +30,30 @@ class Click:
     positive: bool
 
 
-def next_click(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Click | None:
-    """Return the click that a careful user would place next; None when nothing is wrong.
+def next_click(
+    mask: NDArray[np.bool_], truth: NDArray[np.bool_], clicked: Sequence[Click] = ()
+) -> Click | None:
+    """Return the click that a careful user would place next; None when there is no place for one.
 
     Parameters
     ----------
     mask, truth : bool arrays of shape (H, W)
+    clicked : sequence of Click
+        Clicks that were of no use where they are still wrong, so none comes there again.
     """
     missed, wrong = truth & ~mask, mask & ~truth
-    deepest = max((_deepest(region), region is missed) for region in (missed, wrong))
+    deepest = max((_deepest(region, clicked), region is missed) for region in (missed, wrong))
     (depth, y, x), positive = deepest
     return Click(x, y, positive) if depth > 0 else None
 
 
-def _deepest(region: NDArray[np.bool_]) -> tuple[float, int, int]:
-    """Return (depth, row, column) of the pixel farthest from the region's edge."""
+def _deepest(region: NDArray[np.bool_], clicked: Sequence[Click]) -> tuple[float, int, int]:
+    """Return (depth, row, column) of the unclicked pixel farthest from the region's edge."""
     if not region.any():
         return (0.0, 0, 0)
     depth = ndimage.distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
+    for click in clicked:
+        depth[click.y, click.x] = 0
     row, column = np.unravel_index(int(depth.argmax()), depth.shape)
     return (float(depth[row, column]), int(row), int(column))
 

@@ -167,6 +167,8 @@ class CachedEncoder:
 
     def prefix(self, image: NDArray[np.uint8]) -> torch.Tensor:
         """Return the frozen stages' output for an image of shape (H, W[, 3]), float32."""
+        if not self._split.has_prefix:
+            return self.pixels(image)
         key = self._split.key(image)
         features = self._cache.get(key)
         if features is None:

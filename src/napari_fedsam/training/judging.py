@@ -12,9 +12,10 @@ from napari_fedsam.training.samples import TrainingSample
 def judge(
     model: PromptableModel, held_out: Sequence[TrainingSample], cache: FeatureCache
 ) -> Evaluation:
-    """Segment the held-out cases under every kind of prompt that counts."""
-    encode = CachedEncoder(model, cache).encode
-    return evaluate(Predictor(model), held_out, JUDGED_PROMPTS, encode=encode)
+    """Segment the held-out cases under every kind of prompt that counts, where the model is."""
+    encoder = CachedEncoder(model, cache)
+    predictor = Predictor(model, device=str(encoder.device))
+    return evaluate(predictor, held_out, JUDGED_PROMPTS, encode=encoder.encode)
 
 
 def does_no_worse(candidate: float | None, present: float | None) -> bool:

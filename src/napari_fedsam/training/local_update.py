@@ -1,6 +1,7 @@
 """A site's training in a round: before the exchange, and after the aggregation."""
 
 import hashlib
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from safetensors import SafetensorError
 
 from napari_fedsam.personalization.methods import Phase
 from napari_fedsam.personalization.personalised_model import PersonalisedModel
@@ -23,7 +25,10 @@ from napari_fedsam.training.prompted_loss import PromptedLoss
 from napari_fedsam.training.resume import TrainingState
 from napari_fedsam.training.samples import TrainingSample
 
+_log = logging.getLogger(__name__)
+
 Moment = Literal["update", "personalise"]
+MOMENTS: tuple[Moment, ...] = ("update", "personalise")
 
 _WARM_UP_SHARE = 0.1
 # AdamW's first steps move every parameter by the whole rate, whatever the gradient: phases of fewer
@@ -91,7 +96,8 @@ def local_update(
     samples : sequence of TrainingSample
         Cases with the structure, and cases where it is absent.
     seed : int
-        Same seed, same samples, same machine: same result.
+        Not negative. Same seed, round, moment, samples and machine: same result; every round and
+        moment draws numbers of its own.
     moment : {"update", "personalise"}
         Before the exchange of shared parameters, or after their aggregation.
     round_number : int
@@ -120,7 +126,8 @@ def local_update(
     keep_freed_memory()
     if encoder is None:
         encoder = CachedEncoder(model, FeatureCache() if cache is None else cache)
-    trainer = _Trainer(model, samples, seed, round_number, encoder)
+    draws = (seed, round_number, MOMENTS.index(moment))
+    trainer = _Trainer(model, samples, encoder, seed=draws, round_number=round_number)
     stretches = trainer.stretches(moment)
     with model.attention_biases_in_training():
         return trainer.run(stretches, progress, cancelled or (lambda: False), resume)
@@ -131,19 +138,20 @@ class _Trainer:
         self,
         model: PersonalisedModel,
         samples: Sequence[TrainingSample],
-        seed: int,
-        round_number: int,
         encoder: TrainingEncoder,
+        *,
+        seed: Sequence[int],
+        round_number: int,
     ) -> None:
         self.model = model
         self.options = model.recipe.training
         self.samples = samples
-        self.seed = seed
+        self.seed = tuple(seed)
         self.round_number = round_number
         self.batches = Batches(
             samples,
             encoder,
-            seed=seed,
+            seed=self.seed,
             augmentations=self.options.augmentations,
             box_jitter=self.options.box_jitter,
         )
@@ -195,7 +203,7 @@ class _Trainer:
             if resume and step and step % _STEPS_BETWEEN_SAVES == 0:
                 here = {"phase": number, "step": step, "losses": self.losses}
                 here["batches"] = self.batches.state()
-                TrainingState(fingerprint, training.tensors(), here).write(resume)
+                _keep(TrainingState(fingerprint, training.tensors(), here), resume)
 
         for number, stretch in enumerate(stretches[first:], start=first):
             resting = stretch.phase.trains != "local"
@@ -247,12 +255,12 @@ class _Trainer:
                 raise TrainingError(
                     "The training loss is no longer a number: lower the learning rate."
                 )
-            training.step(loss, rate)
+            training.step(loss, rate, shared_alone=as_global)
         return float(loss.detach())
 
     def _fingerprint(self, stretches: Sequence[_Stretch]) -> str:
         digest = hashlib.sha256()
-        digest.update(f"{self.model.recipe.hash} {self.seed} {self.round_number}".encode())
+        digest.update(f"{self.model.recipe.hash} {self.seed}".encode())
         digest.update(repr(stretches).encode())
         for sample in self.samples:
             digest.update(f"{sample.id} {sample.structure} {sample.image.shape}".encode())
@@ -261,6 +269,14 @@ class _Trainer:
             for name in sorted(state):
                 digest.update(name.encode() + state[name].numpy().tobytes())
         return digest.hexdigest()
+
+
+def _keep(state: TrainingState, path: Path) -> None:
+    try:
+        state.write(path)
+    except (OSError, SafetensorError) as error:
+        # An interruption would cost more then, but this training goes on.
+        _log.warning("The state of training could not be kept in %s: %s", path, error)
 
 
 def _rate(peak: float, step: int, steps: int) -> float:

@@ -5,6 +5,7 @@ values above zero are the structure.
 """
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,8 +103,16 @@ def _rows(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def load_row(row: ManifestRow, structure: int) -> TrainingSample:
+def load_row(row: ManifestRow, structure: int, labels: Sequence[int] = ()) -> TrainingSample:
     """Read a row's image and mask.
+
+    Parameters
+    ----------
+    row : ManifestRow
+    structure : int
+        The structure's value in the sample.
+    labels : sequence of int
+        The mask's values that stand for it; every value above zero when empty.
 
     Raises
     ------
@@ -113,7 +122,7 @@ def load_row(row: ManifestRow, structure: int) -> TrainingSample:
     try:
         scan = _one_slice(row.image)
         image = apply_window(scan.pixels[0], default_window(scan))
-        mask = read_binary_mask(row.mask)
+        mask = read_binary_mask(row.mask, labels)
     except ImagingError as error:
         raise ManifestError(
             f"The manifest's row for {row.label} cannot be used: {error}"
@@ -127,22 +136,24 @@ def load_row(row: ManifestRow, structure: int) -> TrainingSample:
     return TrainingSample(row.label, row.group, image, mask, structure, spacing)
 
 
-def read_binary_mask(path: Path) -> NDArray[np.bool_]:
-    """Read a 2-D mask; every value above zero is the structure.
+def read_binary_mask(path: Path, labels: Sequence[int] = ()) -> NDArray[np.bool_]:
+    """Read where one of a 2-D mask's values stands; any above zero when `labels` is empty.
 
     Returns
     -------
     bool array of shape (H, W)
+
+    Raises
+    ------
+    ImagingError
+        When the file cannot be read.
+    ManifestError
+        When it holds several slices.
     """
-    mask: NDArray[np.bool_] = read_label_mask(path) > 0
-    return mask
-
-
-def read_label_mask(path: Path) -> NDArray[np.integer]:
-    """Read a 2-D mask with its values, of shape (H, W)."""
     pixels = _one_slice(path).pixels[0]
-    labels: NDArray[np.integer] = pixels if pixels.ndim == 2 else pixels.max(axis=-1)
-    return labels
+    values = pixels if pixels.ndim == 2 else pixels.max(axis=-1)
+    mask: NDArray[np.bool_] = np.isin(values, labels) if labels else values > 0
+    return mask
 
 
 def _one_slice(path: Path) -> Scan:

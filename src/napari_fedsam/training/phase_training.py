@@ -56,9 +56,22 @@ class PhaseTraining:
             total = total.to(anchor.device) + (self._parameters[name] - anchor).square().sum()
         return 0.5 * self._model.recipe.options.proximal * total
 
-    def step(self, loss: torch.Tensor, rate: float) -> None:
-        """Take one step of AdamW with clipped gradients at the base model's learning rate."""
-        leaves = list(self._parameters.values())
+    def step(self, loss: torch.Tensor, rate: float, *, shared_alone: bool = False) -> None:
+        """Take one step of AdamW with clipped gradients.
+
+        Parameters
+        ----------
+        loss : float tensor
+        rate : float
+            The base model's learning rate.
+        shared_alone : bool
+            Whether local parameters are held, as when the global model learns.
+        """
+        named = self._parameters
+        if shared_alone:
+            shared = self._model.parameters_of("shared")
+            named = {name: parameter for name, parameter in named.items() if name in shared}
+        leaves = list(named.values())
         # Only these get a gradient, so that nothing is accumulated where nothing is trained.
         gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
         for parameter, gradient in zip(leaves, gradients, strict=True):

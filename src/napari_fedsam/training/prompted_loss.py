@@ -132,7 +132,10 @@ class PromptedLoss:
         for index, (mask, truth) in enumerate(zip(masks[:, 0].cpu().numpy(), truths, strict=True)):
             if not present[index]:
                 continue
-            clicks = random_clicks(mask, truth, count, self._random)
+            # Nobody can click beside the image.
+            rows, columns = batch.extents[index]
+            within = mask[:rows, :columns], truth[:rows, :columns]
+            clicks = random_clicks(*within, count, self._random)
             places[index] = [(click.x, click.y) for click in clicks]
             labels[index] = [click.positive for click in clicks]
         # Pixel centres of the low-resolution mask, in pixels of the encoder's input.

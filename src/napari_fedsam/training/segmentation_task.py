@@ -2,16 +2,15 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_fedsam.cases.case import Structure
 from napari_fedsam.training.errors import ManifestError
-from napari_fedsam.training.manifest import ManifestRow, load_row, read_label_mask, read_manifest
+from napari_fedsam.training.manifest import ManifestRow, load_row, read_binary_mask, read_manifest
 from napari_fedsam.training.samples import TrainingSample
 
 _T = TypeVar("_T")
@@ -35,11 +34,6 @@ class TaskStructure:
     structure: Structure
     labels: tuple[int, ...]
 
-    def of(self, mask: NDArray[np.integer]) -> NDArray[np.bool_]:
-        """Return where the structure is in a label mask of shape (H, W)."""
-        found: NDArray[np.bool_] = np.isin(mask, self.labels) if self.labels else mask > 0
-        return found
-
 
 @dataclass(frozen=True, eq=False)
 class TaskSite:
@@ -62,6 +56,25 @@ def structures_of(task: str) -> tuple[TaskStructure, ...]:
         TaskStructure(Structure(value=number, name=name, color=_COLOURS[number - 1]), labels)
         for number, (name, labels) in enumerate(parts.items(), start=1)
     )
+
+
+def labels_of(task: str, structure: int) -> tuple[int, ...]:
+    """Return the mask values that stand for a structure; empty for every value above zero.
+
+    Raises
+    ------
+    ManifestError
+        When the task's masks hold several structures and none of that value.
+    """
+    parts = structures_of(task)
+    if len(parts) == 1:
+        # Whatever value a model was trained to know it by.
+        return parts[0].labels
+    for part in parts:
+        if part.structure.value == structure:
+            return part.labels
+    known = " or ".join(f"{part.structure.value} ({part.structure.name})" for part in parts)
+    raise ManifestError(f"The task {task} has no structure {structure}: choose {known}.")
 
 
 def load_task(
@@ -140,17 +153,16 @@ def _samples(
 ) -> list[TrainingSample]:
     samples = []
     for row in rows:
-        first = load_row(row, structures[0].structure.value)
-        labels = read_label_mask(row.mask)
+        first, *others = structures
+        sample = load_row(row, first.structure.value, first.labels)
+        samples.append(sample)
+        # The same image, read once.
         samples += [
-            TrainingSample(
-                first.id,
-                first.group,
-                first.image,
-                part.of(labels),
-                part.structure.value,
-                first.spacing,
+            replace(
+                sample,
+                mask=read_binary_mask(row.mask, part.labels),
+                structure=part.structure.value,
             )
-            for part in structures
+            for part in others
         ]
     return samples

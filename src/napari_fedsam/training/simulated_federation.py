@@ -128,7 +128,7 @@ class SimulatedFederation:
         update = local_update(
             self.personalised(site.name),
             site.train,
-            seed=self.recipe.seed + number,
+            seed=self.recipe.seed,
             moment=moment,
             round_number=number,
             progress=None if progress is None else lambda done: progress(site.name, done),

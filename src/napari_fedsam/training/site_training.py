@@ -22,14 +22,12 @@ from napari_fedsam.training.errors import TrainingError
 from napari_fedsam.training.evaluation import JUDGED_PROMPTS, Evaluation
 from napari_fedsam.training.feature_cache import FeatureCache
 from napari_fedsam.training.judging import does_no_worse, judge
-from napari_fedsam.training.local_update import Moment, local_update
+from napari_fedsam.training.local_update import MOMENTS, local_update
 from napari_fedsam.training.profile_folder import FIRST, profile_folder
 from napari_fedsam.training.progress import Progress
 from napari_fedsam.training.samples import samples_from_store
 from napari_fedsam.training.site_model import load_site_model, model_in_training
 from napari_fedsam.training.versions import VersionStore
-
-_MOMENTS: tuple[Moment, ...] = ("update", "personalise")
 
 
 class SiteTrainingResult(BaseModel):
@@ -93,8 +91,10 @@ def train_at_site(
     before = judge(in_use if active else load_model(recipe.base_model), held_out, cache)
     model = model_in_training(folder, recipe)
     versions = VersionStore(folder / "versions")
-    seed = recipe.seed + len(versions.versions())
-    due = [m for m in _MOMENTS if m == "update" or model.method.personalise]
+    earlier = versions.versions()
+    # Trained again, a site is to draw other numbers.
+    seed = recipe.seed + (earlier[-1].number if earlier else 0)
+    due = [m for m in MOMENTS if m == "update" or model.method.personalise]
     for number, moment in enumerate(due):
         local_update(
             model,

@@ -32,6 +32,9 @@ _RECORD = "version.json"
 _SHARED = "shared.safetensors"
 _LOCAL = "local.safetensors"
 _ACTIVE = "active"
+_NEW = ".new."
+# Beside the active version and the newest of each recipe.
+_KEPT = 20
 
 
 class Version(BaseModel):
@@ -101,10 +104,7 @@ class VersionStore:
 
     def active(self) -> Version | None:
         """Return the version in use; None while the site uses the base model."""
-        try:
-            name = (self._folder / _ACTIVE).read_text(encoding="utf-8").strip()
-        except FileNotFoundError:
-            return None
+        name = self._active_name()
         return _read_record(self._folder / name) if name else None
 
     def save(
@@ -118,6 +118,8 @@ class VersionStore:
         passed: bool = False,
     ) -> Version:
         """Keep a version, durable before this returns; it is not activated.
+
+        The oldest give way: the active one, the newest of each recipe, and the last 20 stay.
 
         Parameters
         ----------
@@ -134,8 +136,11 @@ class VersionStore:
             When the disk refuses.
         """
         with self._lock:
+            for left in self._folder.glob(f"{_NEW}*"):
+                # By a process that was killed while it held the lock.
+                shutil.rmtree(left, ignore_errors=True)
             number = 1 + max((int(path.name) for path in self._numbered()), default=0)
-            temporary = Path(tempfile.mkdtemp(prefix=".new.", dir=self._folder))
+            temporary = Path(tempfile.mkdtemp(prefix=_NEW, dir=self._folder))
             try:
                 save_file(dict(shared), temporary / _SHARED)
                 save_file(dict(local), temporary / _LOCAL)
@@ -160,7 +165,23 @@ class VersionStore:
                     f"The new model could not be kept in {self._folder} ({error}); the "
                     "present one stays in use: make room and go on."
                 ) from error
+            self._remove_old()
         return version
+
+    def _remove_old(self) -> None:
+        versions = self.versions()
+        newest = {version.recipe_hash: version.number for version in versions}
+        stay = {self._active_name(), *(f"{number:04d}" for number in newest.values())}
+        for version in versions[:-_KEPT]:
+            name = f"{version.number:04d}"
+            if name not in stay:
+                shutil.rmtree(self._folder / name, ignore_errors=True)
+
+    def _active_name(self) -> str:
+        try:
+            return (self._folder / _ACTIVE).read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return ""
 
     def activate(self, number: int | None) -> None:
         """Use a version from now on; None goes back to the base model.
@@ -183,7 +204,8 @@ class VersionStore:
         Raises
         ------
         VersionError
-            When the version is of another recipe, or its files are damaged.
+            When the version is of another recipe, its files are damaged, or this version of the
+            program shares other parameters; the model is then not to be used.
         """
         if version.recipe_hash != model.recipe.hash:
             raise VersionError(
@@ -191,8 +213,14 @@ class VersionStore:
                 "the present federation."
             )
         shared, local = self._read(version, _SHARED), self._read(version, _LOCAL)
-        model.load_shared(shared)
-        model.load_local(local)
+        try:
+            model.load_shared(shared)
+            model.load_local(local)
+        except ParameterError as error:
+            raise VersionError(
+                f"Model version {version.number} does not fit this version of napari-fedsam "
+                f"({error}) Go back to the base model, or to another version."
+            ) from error
 
     def _numbered(self) -> list[Path]:
         return [path for path in self._folder.iterdir() if path.name.isdecimal()]
@@ -206,7 +234,7 @@ class VersionStore:
             if sha256_of(path) != version.sha256.get(name):
                 raise damaged
             state: dict[str, torch.Tensor] = load_file(path)
-        except (OSError, SafetensorError, ParameterError) as error:
+        except (OSError, SafetensorError) as error:
             raise damaged from error
         return state
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from napari_fedsam.app.benchmark.experiment import Run
-from napari_fedsam.app.benchmark.figures import _styles
+from napari_fedsam.app.benchmark.figures import _styles, _with_hollow
 from napari_fedsam.app.benchmark.measuring import _measured, distance_unit
 from napari_fedsam.app.benchmark.report import _units, write_report
 from napari_fedsam.app.benchmark.results import ResultsFolder, RunTables
@@ -71,8 +71,8 @@ def page(tmp_path) -> str:
         "- pfedsam minus fedmsa: +5.0 points over polyp",
         "- pfedsam minus local: +0.0 points over polyp",
         "- fedmsa minus centralised_fedmsa: -1.0 points over polyp",
-        "- clicks to Dice 0.90, pfedsam against base: -50 % over polyp",
-        "- clicks to Dice 0.90, pfedsam against lora_fedavg: -20 % over polyp",
+        "- clicks to Dice 0.90, pfedsam against base: -50 % in all (polyp -50 %)",
+        "- clicks to Dice 0.90, pfedsam against lora_fedavg: -20 % in all (polyp -20 %)",
         f"| polyp | north | {GROUPS} | +10.0 | +10.0 to +10.0 | not below |",
         f"| polyp | south | {GROUPS} | -10.0 | -10.0 to -10.0 | below |",
     ],
@@ -93,12 +93,37 @@ def test_methods_are_compared_over_the_seeds_that_both_have(tmp_path) -> None:
     for line in (
         "- pfedsam minus local: -10.0 points over polyp",
         "- pfedsam minus lora_fedavg: +10.0 points over polyp",
-        "pfedsam against base: -50 % over polyp",
-        "pfedsam against lora_fedavg: -50 % over polyp",
+        "pfedsam against base: -50 % in all (polyp -50 %)",
+        "pfedsam against lora_fedavg: -50 % in all (polyp -50 %)",
         f"| polyp | north | {GROUPS} | -10.0 | -10.0 to -10.0 | below |",
         "| pfedsam | 0.750 ± 0.212 | 0.750 |",
+        "| local | 0.700¹ | 0.700 |",
+        "| polyp | north | - | 0.750 ± 0.212 | 0.700¹ | 0.800¹ |",
+        "¹ One seed.",
     ):
         assert line in text
+
+
+def test_a_seed_is_not_marked_where_no_method_has_more(page: str) -> None:
+    assert "¹" not in page
+
+
+def test_markers_are_hollow_where_other_methods_have_more_seeds(tmp_path) -> None:
+    folder = ResultsFolder(tmp_path / "tables")
+    for seed in (0, 1):
+        add(folder, "pfedsam", {"north": 0.9}, seed=seed)
+    add(folder, "local", {"north": 0.8})
+    results = folder.tables()[0]
+    drawn = _with_hollow(_styles(results), results)
+    assert {method: style["fillstyle"] for method, style in drawn.items()} == {
+        "pfedsam": "full",
+        "local": "none",
+    }
+
+
+def test_what_pools_the_images_does_not_pass_for_costing_nothing(page: str) -> None:
+    assert "| centralised_fedmsa | all images | all images | 42 |" in page
+    assert "| local | 0 | 0 | 42 |" in page
 
 
 def test_a_pause_does_not_count_as_training(page: str) -> None:

@@ -7,7 +7,6 @@ import pytest
 
 from napari_fedsam.app.benchmark.experiment import ExperimentConfig, Run, TrainedRun, recipe_for
 from napari_fedsam.app.benchmark.report_commands import commands
-from napari_fedsam.training.segmentation_task import structures_of
 
 CONFIG = ExperimentConfig.model_validate(
     {
@@ -21,8 +20,7 @@ CONFIG = ExperimentConfig.model_validate(
 
 
 def facts(method: str, *, task: str = "polyp", seed: int = 0, config=CONFIG):
-    structures = tuple(part.structure for part in structures_of(task))
-    recipe = recipe_for(method, task, structures, config, rounds=3, seed=seed)
+    recipe = recipe_for(method, task, config, rounds=3, seed=seed)
     run = TrainedRun(task=task, method=method, seed=seed, recipe=recipe, train_images=32)
     return {"run": json.loads(run.model_dump_json()), "split": "test"}
 
@@ -35,7 +33,10 @@ def parsed(text: str) -> list[dict[str, str]]:
 
 def test_runs_that_differ_in_method_and_seed_are_one_command() -> None:
     base = {"run": json.loads(Run(task="polyp", method="base").model_dump_json()), "split": "test"}
-    runs = [base, facts("pfedsam"), facts("narrow"), facts("pfedsam", seed=1)]
+    runs = [
+        base,
+        *(facts(method, seed=seed) for method in ("pfedsam", "narrow") for seed in (0, 1)),
+    ]
     text = commands({str(number): each for number, each in enumerate(runs)}, set(), "tables")
     (command,) = parsed(text)
     assert command["--methods"] == "pfedsam,narrow,base"
@@ -72,20 +73,45 @@ def test_defaults_need_no_configuration() -> None:
     assert "config" not in text
 
 
+def clicked(method: str, *, task: str = "polyp", seed: int = 0) -> tuple[str, str, str, int]:
+    return task, "in_federation", method, seed
+
+
+def test_methods_of_other_seeds_are_other_commands() -> None:
+    runs = {
+        "a": facts("pfedsam"),
+        "b": facts("pfedsam", seed=1),
+        "c": facts("local"),
+        "d": facts("lora_fedavg"),
+    }
+    made = parsed(commands(runs, set(), "tables"))
+    assert {command["--methods"]: command["--seeds"] for command in made} == {
+        "pfedsam": "0,1",
+        "local,lora_fedavg": "0",
+    }
+
+
+def test_clicks_that_were_counted_for_one_seed_are_asked_for_it_alone() -> None:
+    runs = {"a": facts("pfedsam"), "b": facts("pfedsam", seed=1)}
+    text = commands(runs, {clicked("pfedsam")}, "tables")
+    lines = [line for line in text.splitlines() if line.startswith("napari-fedsam")]
+    assert {"--seeds 0" in line: "--clicks" in line for line in lines} == {True: True, False: False}
+
+
 def test_clicks_are_asked_for_where_they_were_counted() -> None:
     runs = {"a": facts("pfedsam"), "b": facts("local")}
-    text = commands(runs, {("polyp", "pfedsam"), ("vessel", "local")}, "tables")
+    text = commands(runs, {clicked("pfedsam"), clicked("local", task="vessel")}, "tables")
     lines = [line for line in text.splitlines() if line.startswith("napari-fedsam")]
     assert {"pfedsam" in line: "--clicks" in line for line in lines} == {True: True, False: False}
 
 
-@pytest.mark.parametrize("clicked", ["pfedsam", "local"])
-def test_the_base_model_goes_where_its_clicks_are_counted_too(clicked: str) -> None:
+@pytest.mark.parametrize("method", ["pfedsam", "local"])
+def test_the_base_model_goes_where_its_clicks_are_counted_too(method: str) -> None:
     base = {"run": json.loads(Run(task="polyp", method="base").model_dump_json()), "split": "test"}
     runs = {"a": facts("pfedsam"), "b": facts("local"), "c": base}
-    text = commands(runs, {("polyp", clicked), ("polyp", "base")}, "tables")
+    text = commands(runs, {clicked(method), clicked("base")}, "tables")
     lines = [line for line in text.splitlines() if line.startswith("napari-fedsam")]
-    assert {clicked in line: ",base" in line for line in lines} == {
+    assert {method in line: ",base" in line for line in lines} == {
         True: True,
         False: False,
     }

@@ -5,13 +5,14 @@ import shutil
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from napari_fedsam.app.benchmark import federated
 from napari_fedsam.app.benchmark.experiment import ExperimentConfig
 from napari_fedsam.app.benchmark.results import ResultsError, ResultsFolder
 from napari_fedsam.app.benchmark.run_settings import check_same
-from napari_fedsam.app.benchmark.run_state import load_state
+from napari_fedsam.app.benchmark.run_state import load_state, save_state
 from napari_fedsam.errors import FedSamError
 
 
@@ -55,10 +56,39 @@ def test_other_images_are_other_settings(run, done, manifest) -> None:
         run(other, done._folder, ("local",))
 
 
+def test_the_same_names_with_other_pixels_are_other_settings(run, done, manifest, tmp_path) -> None:
+    for path in manifest.parent.iterdir():
+        if path.suffix == ".csv":
+            shutil.copy(path, tmp_path)
+        else:
+            picture = Image.open(path)
+            picture.resize((picture.width // 2, picture.height // 2)).save(tmp_path / path.name)
+    with pytest.raises(FedSamError, match="other settings .data is "):
+        run(tmp_path / manifest.name, done._folder, ("local",))
+
+
+def test_the_base_model_is_not_taken_for_that_of_other_images(run, manifest, tmp_path) -> None:
+    run(manifest, tmp_path, ("base",))
+    other = manifest.with_name("other_base.csv")
+    other.write_text(manifest.read_text().replace(",south-test-1\n", ",south-test-0\n"))
+    with pytest.raises(FedSamError, match="disc-base-seed0 has other settings .data is "):
+        run(other, tmp_path, ("base",))
+    # What others train on is nothing to it.
+    run(manifest, tmp_path, ("base",), train_images=1)
+
+
 def test_a_run_that_does_not_tell_its_settings_is_begun_anew(tmp_path) -> None:
     save_file({"shared/a/w": torch.zeros(1)}, tmp_path / "state.safetensors", {"round": "1"})
     with pytest.raises(ResultsError, match="--no-resume"):
         load_state(tmp_path, {"shared": {}}, {}, "disc")
+
+
+def test_what_a_run_has_taken_is_kept_with_its_state(tmp_path) -> None:
+    states = {"shared": {"a": {"w": torch.ones(1)}}}
+    save_state(tmp_path, 2, 12.5, states, {"split": "val"})
+    found = {"shared": {}}
+    assert load_state(tmp_path, found, {"split": "val"}, "disc") == (2, 12.5)
+    assert found == states
 
 
 def test_what_is_missing_in_a_kept_recipe_is_another_setting() -> None:

@@ -26,7 +26,7 @@ def test_both_sides_are_measured_and_take_the_same_steps(tmp_path) -> None:
     # From the same parameters, of one image in bfloat16; AdamW's first step then makes much of
     # small differences.
     first, second = written["loss_differences"]
-    assert first < 0.1
+    assert first < 0.2
     assert second < 0.5
 
 

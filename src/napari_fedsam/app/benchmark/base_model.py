@@ -1,6 +1,5 @@
 """The base model without any training, for comparison."""
 
-import json
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from napari_fedsam.app.benchmark.environment import environment
 from napari_fedsam.app.benchmark.experiment import Run
 from napari_fedsam.app.benchmark.measuring import HeldOutMeasurement
 from napari_fedsam.app.benchmark.results import RunTables
+from napari_fedsam.app.benchmark.run_settings import held_out, settings_of
 from napari_fedsam.sam.predictor import Predictor
 from napari_fedsam.sam.registry import DEFAULT_MODEL, load_model
 from napari_fedsam.training.feature_cache import CachedEncoder, FeatureCache
@@ -47,7 +47,7 @@ def measure_base_model(
         measurement = HeldOutMeasurement(
             Predictor(model, device=str(device)),
             CachedEncoder(model, cache).encode,
-            site.test if split == "test" else site.val,
+            held_out(site, split),
             tables,
             names,
             site=site.name,
@@ -56,11 +56,8 @@ def measure_base_model(
         measurement.prompts(("box", "point"), images=True)
         if clicks:
             measurement.clicks(proposes=False)
-    facts = {
-        "run": json.loads(run.model_dump_json()),
-        "split": split,
+    facts = settings_of(run, sites, split) | {
         "environment": environment(),
         "seconds": round(time.monotonic() - started, 1),
-        "train_images": {},
     }
     return tables, facts

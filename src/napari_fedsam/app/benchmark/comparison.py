@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from napari_fedsam.app.benchmark.results import ImageResult, Result
+from napari_fedsam.personalization.methods import METHODS
 from napari_fedsam.training.confidence import bootstrap_interval
 
 # Sites with fewer groups of test images are reported, not judged.
@@ -44,6 +45,11 @@ class Difference:
 
 BySeed = dict[int, float]
 """A number of each seed."""
+
+
+def is_pooled(method: str) -> bool:
+    """Whether a method needs all sites' images in one place."""
+    return method in METHODS and METHODS[method].pooled
 
 
 def site_means(

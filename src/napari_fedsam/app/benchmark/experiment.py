@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from napari_fedsam.cases.case import Structure
 from napari_fedsam.personalization import RecipeError
-from napari_fedsam.personalization.methods import METHODS
+from napari_fedsam.personalization.methods import METHODS, method_named
 from napari_fedsam.personalization.recipe import Recipe
+from napari_fedsam.training.segmentation_task import structures_of
 
 Protocol = Literal["in_federation", "unseen_site"]
 
@@ -122,7 +122,6 @@ class TrainedRun(Run):
 def recipe_for(
     method: str,
     task: str,
-    structures: tuple[Structure, ...],
     config: ExperimentConfig,
     *,
     rounds: int,
@@ -140,6 +139,7 @@ def recipe_for(
     if name not in METHODS:
         known = ", ".join([*METHODS, *config.methods])
         raise RecipeError(f"There is no method named '{name}': choose from {known}.")
+    structures = [part.structure for part in structures_of(task)]
     training = {**config.training, **config.tasks.get(task, {}), **variant.training}
     content = {
         "name": task,
@@ -159,3 +159,18 @@ def recipe_for(
         raise RecipeError(
             f"The options of {method} are wrong at {field}: {first['msg']}"
         ) from error
+
+
+def check_protocol(protocol: Protocol, recipe: Recipe) -> None:
+    """Refuse to ask for the model of a site that took no part where there is none.
+
+    Raises
+    ------
+    RecipeError
+        For a method that makes an average for each site by itself.
+    """
+    if protocol == "unseen_site" and method_named(recipe.method).aggregation == "similarity":
+        raise RecipeError(
+            f"The method {recipe.method} makes a model for each site that takes part and none for "
+            "others: leave it out, or choose the protocol in_federation."
+        )

@@ -3,7 +3,8 @@
 import itertools
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -109,22 +110,26 @@ class FederatedRun:
     def execute(self) -> dict[str, Any]:
         """Run what is left of it, and return what the numbers in `tables` depend on."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        started = time.monotonic()
-        first = self._resume()
+        begun = time.monotonic()
+        first, earlier = self._resume()
+
+        def taken() -> float:
+            return earlier + time.monotonic() - begun
+
         rounds = self.run.recipe.rounds
         for number in range(first, rounds + 1):
-            begun = time.monotonic()
+            round_begun = time.monotonic()
             losses = self.federation.run_round(number)
-            seconds = time.monotonic() - begun
+            seconds = time.monotonic() - round_begun
             self._add_training(number, seconds, losses)
             self._measure_prompts(number)
-            self._save(number)
+            self._save(number, taken())
             self._tell(self._line(number, seconds))
         self._measure_clicks()
         self._measure_further()
         self._keep_models()
         self._add_message_sizes()
-        return self._facts(time.monotonic() - started)
+        return self._facts(taken())
 
     def measure_again(
         self,
@@ -186,15 +191,15 @@ class FederatedRun:
     def _measure_prompts(self, number: int) -> None:
         last = number == self.run.recipe.rounds
         for site, samples in self._held_out.items():
-            measurement = self._measurement(self._model_of(site), samples, site, number)
-            measurement.prompts(_PROMPTS if last else ("none",), images=last)
+            with self._answering(site) as model:
+                measurement = self._measurement(model, samples, site, number)
+                measurement.prompts(_PROMPTS if last else ("none",), images=last)
 
     def _measure_clicks(self) -> None:
         for site, samples in self._held_out.items() if self._clicks else ():
-            measurement = self._measurement(
-                self._model_of(site), samples, site, self.run.recipe.rounds
-            )
-            measurement.clicks(proposes=True)
+            with self._answering(site) as model:
+                measurement = self._measurement(model, samples, site, self.run.recipe.rounds)
+                measurement.clicks(proposes=True)
 
     def _facts(self, seconds: float) -> dict[str, Any]:
         return self._settings | {"environment": environment(), "seconds": round(seconds, 1)}
@@ -225,6 +230,13 @@ class FederatedRun:
             trained = self.federation.shared[self._sites[0].name]
             return self.federation.model.load_shared(trained).load_local(self._start_local)
         return self.federation.personalised(site)
+
+    @contextmanager
+    def _answering(self, site: str) -> Iterator[PersonalisedModel]:
+        """Give the model that answers at a site: the global one where it took no part."""
+        model = self._model_of(site)
+        with model.global_view() if site == self.run.unseen else nullcontext():
+            yield model
 
     def _measure_further(self) -> None:
         for site, other in itertools.product(self._sites, self._further):
@@ -280,19 +292,19 @@ class FederatedRun:
             states["left_over"] = self.federation.left_over
         return states
 
-    def _save(self, number: int) -> None:
+    def _save(self, number: int, seconds: float) -> None:
         self.tables.write(self.folder)
-        save_state(self.folder, number, self._states(), self._settings)
+        save_state(self.folder, number, seconds, self._states(), self._settings)
 
-    def _resume(self) -> int:
-        """Load the newest finished round and return the number of the next one."""
-        done = load_state(self.folder, self._states(), self._settings, self.run.name)
+    def _resume(self) -> tuple[int, float]:
+        """Load the newest finished round; return the next one's number, and the seconds so far."""
+        done, seconds = load_state(self.folder, self._states(), self._settings, self.run.name)
         if done:
             self.tables.read(self.folder, rounds=done)
         if done < self.run.recipe.rounds:
             # What the last round left, if it was interrupted, is measured anew.
             self.tables.images = []
-        return done + 1
+        return done + 1, seconds
 
 
 def unfinished_folder(folder: Path, run: TrainedRun) -> Path:

@@ -11,12 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from napari_fedsam.app.benchmark.comparison import BySeed, site_means, task_means
+from napari_fedsam.app.benchmark.comparison import BySeed, is_pooled, site_means, task_means
 from napari_fedsam.app.benchmark.results import Result
 
 _WIDTH, _HEIGHT = 4.2, 3.4
 _COLOURS = 10
 _MARKERS = "os^"
+_KEY = "hollow: fewer seeds than others; upright lines: from the lowest to the highest seed"
+
+_Styles = Mapping[str, Mapping[str, Any]]
 
 
 def draw_figures(results: Sequence[Result], folder: Path) -> list[Path]:
@@ -42,13 +45,21 @@ def draw_figures(results: Sequence[Result], folder: Path) -> list[Path]:
         FigureCanvasAgg(figure)
         axes = figure.subplots(1, len(tasks), squeeze=False)[0]
         for axis, task in zip(axes, tasks, strict=True):
-            draw(axis, [row for row in results if row.task == task], styles)
+            of_task = [row for row in results if row.task == task]
+            draw(axis, of_task, _with_hollow(styles, of_task))
             axis.set_title(task.replace("_", " "))
             axis.set_ylabel("Dice without a prompt")
             axis.grid(alpha=0.3)
         handles = [Line2D([], [], label=method, **style) for method, style in styles.items()]
         columns = 2 * len(tasks)
-        figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize="small")
+        figure.legend(
+            handles=handles,
+            loc="outside lower center",
+            ncols=columns,
+            fontsize="small",
+            title=_KEY,
+            title_fontsize="small",
+        )
         figure.savefig(folder / name, dpi=110)
         paths.append(folder / name)
     return paths
@@ -67,9 +78,19 @@ def _styles(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _per_round(
-    axis: Axes, results: Sequence[Result], styles: Mapping[str, Mapping[str, Any]]
-) -> None:
+def _with_hollow(styles: _Styles, results: Sequence[Result]) -> _Styles:
+    """Leave the markers of those methods empty that a task has fewer seeds of than of others."""
+    seeds = {
+        method: len({row.seed for row in results if row.method == method}) for method in styles
+    }
+    most = max(seeds.values())
+    return {
+        method: {**style, "fillstyle": "full" if seeds[method] == most else "none"}
+        for method, style in styles.items()
+    }
+
+
+def _per_round(axis: Axes, results: Sequence[Result], styles: _Styles) -> None:
     for method, style in styles.items():
         rows = [
             row
@@ -83,9 +104,7 @@ def _per_round(
     axis.set_xlabel("round")
 
 
-def _per_site(
-    axis: Axes, results: Sequence[Result], styles: Mapping[str, Mapping[str, Any]]
-) -> None:
+def _per_site(axis: Axes, results: Sequence[Result], styles: _Styles) -> None:
     means = site_means(results)
     sites = sorted({site for _, _, site in means})
     task = results[0].task
@@ -97,7 +116,7 @@ def _per_site(
             if found:
                 _with_spread(axis, place + shift, found, styles[method])
     axis.set_xticks(range(len(sites)), sites, rotation=20, fontsize="small")
-    axis.set_xlabel("site; lines from the lowest to the highest seed")
+    axis.set_xlabel("site")
 
 
 def _with_spread(axis: Axes, place: float, found: BySeed, style: Mapping[str, Any]) -> None:
@@ -106,12 +125,12 @@ def _with_spread(axis: Axes, place: float, found: BySeed, style: Mapping[str, An
     axis.vlines(place, min(values), max(values), color=style["color"], linewidth=1)
 
 
-def _against_bytes(
-    axis: Axes, results: Sequence[Result], styles: Mapping[str, Mapping[str, Any]]
-) -> None:
+def _against_bytes(axis: Axes, results: Sequence[Result], styles: _Styles) -> None:
     means = task_means(results)
     task = results[0].task
     for method, style in styles.items():
+        if is_pooled(method):
+            continue
         sent = [r.value for r in results if r.method == method and r.metric == "bytes_up"]
         if (task, method) in means:
             size = float(np.mean(sent)) / 1e6 if sent else 0.0

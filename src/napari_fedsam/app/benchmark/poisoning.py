@@ -157,7 +157,7 @@ class PoisonedFederation:
         local_update(
             self._model,
             site.train,
-            seed=self._recipe.seed + number,
+            seed=self._recipe.seed,
             moment=moment,
             round_number=number,
             cache=self._cache,

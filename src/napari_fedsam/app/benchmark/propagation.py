@@ -11,6 +11,7 @@ from rich.table import Table
 from napari_fedsam.annotation.ask import Ask, Click
 from napari_fedsam.annotation.model_in_use import ModelInUse
 from napari_fedsam.annotation.propagation import Limits
+from napari_fedsam.annotation.structures import FIRST_STRUCTURE
 from napari_fedsam.annotation.volume_work import PropagationWork
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.imaging.readers import read_mask, read_scan
@@ -20,8 +21,6 @@ from napari_fedsam.sam.prompts import box_of_mask
 from napari_fedsam.training.click_simulation import next_click
 
 Masks = NDArray[np.bool_]
-
-_STRUCTURE = 1
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ class SimulatedAnnotator:
         work = PropagationWork(
             self._scan,
             self._axis,
-            _STRUCTURE,
+            FIRST_STRUCTURE,
             self._model,
             self._window,
             self._display,

@@ -11,6 +11,7 @@ from napari_fedsam.app.benchmark.base_model import BASE
 from napari_fedsam.app.benchmark.comparison import (
     LEAST_GROUPS,
     BySeed,
+    is_pooled,
     of_both,
     site_differences,
     site_means,
@@ -27,6 +28,7 @@ from napari_fedsam.app.benchmark.results import (
 )
 from napari_fedsam.files import write_text_atomically
 
+_ONE_SEED = "¹"
 _GLOBAL = ("fedsam", "fedmsa", "lora_fedavg")
 _OURS = "pfedsam"
 # At 256 pixels even a perfect mask of vessels stays below the clicks' target.
@@ -78,7 +80,9 @@ def write_report(folder: Path, page: Path) -> None:
             _task_table(f"{title}, mean over sites", unseen, prompt="none"),
             _site_table(f"{title}, each site", unseen),
         ]
-    clicked = {(row.task, row.method) for row in results if row.prompt == "clicks"}
+    clicked = {
+        (row.task, row.protocol, row.method, row.seed) for row in results if row.prompt == "clicks"
+    }
     parts.append(commands(runs, clicked, folder.name))
     write_text_atomically(page, "\n\n".join(part for part in parts if part) + "\n")
 
@@ -134,8 +138,8 @@ def _passes(runs: dict[str, dict[str, Any]]) -> str:
         return ""
     return (
         f"Passes over a site's images in a round, by task: {text}. Methods of the same number of "
-        "passes take the same number of optimiser steps for each site (centralised ones take those "
-        "of all sites one after the other)."
+        "passes take the same number of optimiser steps for each site, but for the rounding up of "
+        "their phases (centralised ones take those of all sites one after the other)."
     )
 
 
@@ -152,13 +156,18 @@ def _mean(by_seed: BySeed) -> float:
     return float(np.mean(list(by_seed.values())))
 
 
-def _mean_and_spread(by_seed: BySeed | None) -> str:
+def _mean_and_spread(by_seed: BySeed | None, most: int) -> str:
+    """Return a table's cell, marked where it has one seed and others have several."""
     if not by_seed:
         return "-"
     values = list(by_seed.values())
     if len(values) == 1:
-        return f"{values[0]:.3f}"
+        return f"{values[0]:.3f}{_ONE_SEED if most > 1 else ''}"
     return f"{_mean(by_seed):.3f} ± {float(np.std(values, ddof=1)):.3f}"
+
+
+def _with_note(table: str) -> str:
+    return f"{table}\n\n{_ONE_SEED} One seed." if _ONE_SEED in table else table
 
 
 def _methods(results: Sequence[Result]) -> list[str]:
@@ -172,13 +181,16 @@ def _tasks(results: Sequence[Result]) -> list[str]:
 def _task_table(title: str, results: Sequence[Result], *, prompt: str) -> str:
     means = task_means(results, prompt=prompt)
     tasks = _tasks(results)
+    most = max(map(len, means.values()), default=0)
     rows = []
     for method in _methods(results):
         found = [means.get((task, method)) for task in tasks]
         known = [_mean(values) for values in found if values]
         overall = f"{float(np.mean(known)):.3f}" if len(known) == len(tasks) else "-"
-        rows.append([method, *(_mean_and_spread(values) for values in found), overall])
-    return f"## {title}\n\n" + _markdown(["method", *tasks, "all tasks"], rows)
+        # Without training there is nothing that a seed would change.
+        alone = 1 if method == BASE else most
+        rows.append([method, *(_mean_and_spread(values, alone) for values in found), overall])
+    return _with_note(f"## {title}\n\n" + _markdown(["method", *tasks, "all tasks"], rows))
 
 
 def _claims(results: Sequence[Result], images: Sequence[ImageResult]) -> str:
@@ -216,9 +228,10 @@ def _difference_table(images: Sequence[ImageResult], other: str) -> str:
         return ""
     head = ["task", "site", "groups", "points", "95 % interval", f"{_OURS} is"]
     return (
-        f"{_OURS} minus {other}, at each site (intervals resampled by group, which say nothing of "
-        f"what another seed would change; sites with fewer than {LEAST_GROUPS} groups are not "
-        "judged):\n\n" + _markdown(head, rows)
+        f"{_OURS} minus {other}, at each site (percentile intervals resampled by group, which say "
+        "nothing of what another seed would change, and are too narrow where groups are few: of 4 "
+        f"they hold the truth four times out of five; sites with fewer than {LEAST_GROUPS} groups "
+        "are not judged):\n\n" + _markdown(head, rows)
     )
 
 
@@ -226,27 +239,33 @@ def _click_claims(results: Sequence[Result]) -> list[str]:
     counts = task_means(results, metric="noc90", prompt="clicks")
     tasks = [task for task in _tasks(results) if task not in _WITHOUT_CLICKS]
     lines = []
-    for other in (BASE, "lora_fedavg"):
+    for other in (BASE, "lora_fedavg", "lora_fedavg_ft", "local"):
         both = {task: of_both(counts, task, _OURS, other) for task in tasks}
         known = {task: two for task, two in both.items() if two is not None}
         if known:
             ours, theirs = (sum(two[i] for two in known.values()) for i in (0, 1))
+            each = [f"{task} {_percent(*two)}" for task, two in known.items()]
             lines.append(
-                f"- clicks to Dice 0.90, {_OURS} against {other}: {100 * (ours / theirs - 1):+.0f} "
-                f"% over {_listed([*known])}"
+                f"- clicks to Dice 0.90, {_OURS} against {other}: {_percent(ours, theirs)} in all "
+                f"({_listed(each)})"
             )
     return lines
+
+
+def _percent(ours: float, theirs: float) -> str:
+    return f"{100 * (ours / theirs - 1):+.0f} %"
 
 
 def _site_table(title: str, results: Sequence[Result]) -> str:
     means = site_means(results)
     places = sorted({(task, site) for task, _, site in means})
     methods = _methods(results)
+    most = max(map(len, means.values()), default=0)
     rows = [
-        [task, site, *(_mean_and_spread(means.get((task, m, site))) for m in methods)]
+        [task, site, *(_mean_and_spread(means.get((task, m, site)), most) for m in methods)]
         for task, site in places
     ]
-    return f"## {title}\n\n" + _markdown(["task", "site", *methods], rows)
+    return _with_note(f"## {title}\n\n" + _markdown(["task", "site", *methods], rows))
 
 
 def _surface_table(results: Sequence[Result]) -> str:
@@ -276,11 +295,12 @@ def _cost_table(results: Sequence[Result]) -> str:
         up = [row.value for row in own if row.metric == "bytes_up"]
         down = [row.value for row in own if row.metric == "bytes_down"]
         seconds = [row.value for row in own if row.metric == "seconds"]
+        nothing = "all images" if is_pooled(method) else "0"
         rows.append(
             [
                 method,
-                f"{float(np.mean(up)) / 1e6:.2f}" if up else "0",
-                f"{float(np.mean(down)) / 1e6:.2f}" if down else "0",
+                f"{float(np.mean(up)) / 1e6:.2f}" if up else nothing,
+                f"{float(np.mean(down)) / 1e6:.2f}" if down else nothing,
                 f"{float(np.median(seconds)):.0f}" if seconds else "0",
             ]
         )
@@ -314,10 +334,11 @@ def _click_table(results: Sequence[Result]) -> str:
         ]
         for method in _methods(results)
     ]
-    return (
-        "## Clicks to Dice 0.85 / 0.90\n\nSimulated corrective clicks, at most 10, starting from "
-        "the proposal where the model makes one.\n\n" + _markdown(["method", *tasks], rows)
+    about = (
+        "Simulated corrective clicks, starting from the proposal where the model makes one; 10 for "
+        "an image that does not get there with 10."
     )
+    return f"## Clicks to Dice 0.85 / 0.90\n\n{about}\n\n" + _markdown(["method", *tasks], rows)
 
 
 def _figures(pictures: Sequence[Path], page: Path) -> str:

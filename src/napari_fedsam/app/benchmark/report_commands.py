@@ -19,35 +19,48 @@ _DEFAULTS = {
 Facts = Mapping[str, Any]
 
 
-def commands(runs: Mapping[str, Facts], clicked: Collection[tuple[str, str]], folder: str) -> str:
+Measured = tuple[str, str, str, int]
+"""A run's task, protocol, method and seed."""
+
+
+def commands(runs: Mapping[str, Facts], clicked: Collection[Measured], folder: str) -> str:
     """Return a section of Markdown with one command for all runs that differ in nothing else.
 
     Parameters
     ----------
     runs : mapping of str to facts
         See `ResultsFolder.runs`. Options are compared with today's defaults.
-    clicked : collection of (str, str)
-        The tasks and methods for which clicks were counted.
+    clicked : collection of (task, protocol, method, seed)
+        The runs for which clicks were counted.
     folder : str
         The results folder's name.
     """
-    groups: dict[tuple[bool, str], list[Facts]] = {}
+    alike: dict[tuple[bool, str, str], list[Facts]] = {}
     for facts in runs.values():
         if "recipe" in facts["run"]:
-            has_clicks = (facts["run"]["task"], facts["run"]["method"]) in clicked
-            groups.setdefault((has_clicks, _likeness(facts)), []).append(facts)
+            key = (_measured(facts) in clicked, _likeness(facts), facts["run"]["method"])
+            alike.setdefault(key, []).append(facts)
+    # A command runs all its methods with all its seeds.
+    groups: dict[tuple[bool, str, tuple[int, ...]], list[Facts]] = {}
+    for (has_clicks, likeness, _), found in alike.items():
+        groups.setdefault((has_clicks, likeness, _seeds(found)), []).extend(found)
     measured = {facts["run"]["task"] for facts in runs.values() if facts["run"]["method"] == BASE}
     with_base = set()
     for task in measured:
         of_task = [key for key, group in groups.items() if group[0]["run"]["task"] == task]
         # The untrained model goes with those that clicks were counted for if its own were, too.
-        base_clicked = (task, BASE) in clicked
+        base_clicked = (task, "in_federation", BASE, 0) in clicked
         with_base.update(sorted(of_task, key=lambda key: key[0] is not base_clicked)[:1])
     blocks = [
         _block(group, folder, with_base=key in with_base, clicks=key[0])
         for key, group in groups.items()
     ]
     return "## Commands\n\n" + "\n\n".join(blocks) if blocks else ""
+
+
+def _measured(facts: Facts) -> Measured:
+    run = facts["run"]
+    return run["task"], run["protocol"], run["method"], run["seed"]
 
 
 def _likeness(facts: Facts) -> str:
@@ -73,7 +86,7 @@ def _block(group: Sequence[Facts], folder: str, *, with_base: bool, clicks: bool
     words = ["napari-fedsam", "benchmark", "federated", "--data", "manifest.csv"]
     words += ["--task", run["task"], "--methods", ",".join([*methods, *([BASE] * with_base)])]
     words += ["--rounds", str(run["recipe"]["rounds"])]
-    words += ["--seeds", ",".join(str(seed) for seed in sorted(_seeds(group)))]
+    words += ["--seeds", ",".join(str(seed) for seed in _seeds(group))]
     if run["train_images"] is not None:
         words += ["--train-images", str(run["train_images"])]
     if run["protocol"] != "in_federation":
@@ -90,8 +103,8 @@ def _block(group: Sequence[Facts], folder: str, *, with_base: bool, clicks: bool
     return block
 
 
-def _seeds(group: Sequence[Facts]) -> set[int]:
-    return {facts["run"]["seed"] for facts in group}
+def _seeds(group: Sequence[Facts]) -> tuple[int, ...]:
+    return tuple(sorted({facts["run"]["seed"] for facts in group}))
 
 
 def _config(group: Sequence[Facts]) -> dict[str, Any]:

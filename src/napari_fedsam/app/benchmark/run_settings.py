@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from napari_fedsam.app.benchmark.experiment import Run
+from napari_fedsam.app.benchmark.experiment import Run, TrainedRun
 from napari_fedsam.app.benchmark.measuring import distance_unit
 from napari_fedsam.app.benchmark.results import ResultsError
 from napari_fedsam.training.samples import TrainingSample
@@ -38,6 +38,8 @@ def settings_of(run: Run, sites: Sequence[TaskSite], split: str) -> dict[str, An
 
 def sites_of(run: Run, sites: Sequence[TaskSite]) -> tuple[list[TaskSite], list[TaskSite]]:
     """Return the sites that a run trains at, and those that it measures."""
+    if not isinstance(run, TrainedRun):
+        return [], list(sites)
     inside = [site for site in sites if site.name != run.unseen]
     return inside, [site for site in sites if site.name == run.unseen] if run.unseen else inside
 
@@ -70,9 +72,13 @@ def check_same(kept: Mapping[str, Any], given: Mapping[str, Any], what: str, adv
 
 
 def _digest(parts: Sequence[Sequence[TrainingSample]]) -> str:
-    """Return the SHA-256 of which images are trained on and measured, and of their groups."""
-    named = [[(sample.id, sample.group, sample.structure) for sample in part] for part in parts]
-    return hashlib.sha256(json.dumps(named).encode()).hexdigest()
+    """Return the SHA-256 of the images and masks that are trained on and measured, by group."""
+    digest = hashlib.sha256()
+    for number, part in enumerate(parts):
+        for sample in part:
+            named = (number, sample.id, sample.group, sample.structure, sample.image.shape)
+            digest.update(repr(named).encode() + sample.image.tobytes() + sample.mask.tobytes())
+    return digest.hexdigest()
 
 
 def _images(samples: Sequence[TrainingSample]) -> int:

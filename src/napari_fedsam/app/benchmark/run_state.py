@@ -19,8 +19,10 @@ SiteStates = dict[str, dict[str, State]]
 """Tensors by kind (such as "shared"), site and name."""
 
 
-def save_state(folder: Path, number: int, states: SiteStates, settings: Mapping[str, Any]) -> None:
-    """Keep the state after a round, in the place of that before."""
+def save_state(
+    folder: Path, number: int, seconds: float, states: SiteStates, settings: Mapping[str, Any]
+) -> None:
+    """Keep the state after a round, and what the run has taken, in the place of that before."""
     # Sites often hold the very same tensors, which the format refuses.
     tensors = {
         f"{kind}/{site}/{name}": value.clone()
@@ -28,12 +30,14 @@ def save_state(folder: Path, number: int, states: SiteStates, settings: Mapping[
         for site, state in of_sites.items()
         for name, value in state.items()
     }
-    facts = {"round": str(number), "settings": json.dumps(settings)}
+    facts = {"round": str(number), "seconds": repr(seconds), "settings": json.dumps(settings)}
     with atomic_path(folder / _FILE) as temporary:
         save_file(tensors, temporary, metadata=facts)
 
 
-def load_state(folder: Path, states: SiteStates, settings: Mapping[str, Any], name: str) -> int:
+def load_state(
+    folder: Path, states: SiteStates, settings: Mapping[str, Any], name: str
+) -> tuple[int, float]:
     """Put kept tensors in the place of those in `states`.
 
     Parameters
@@ -48,8 +52,9 @@ def load_state(folder: Path, states: SiteStates, settings: Mapping[str, Any], na
 
     Returns
     -------
-    int
-        The round after which they were kept, 0 when nothing was.
+    (int, float)
+        The round after which they were kept, and the seconds that the run had taken then; zeros
+        when nothing was kept.
 
     Raises
     ------
@@ -58,13 +63,13 @@ def load_state(folder: Path, states: SiteStates, settings: Mapping[str, Any], na
     """
     path = folder / _FILE
     if not path.exists():
-        return 0
+        return 0, 0.0
     with safe_open(path, framework="pt") as kept:
         facts = kept.metadata()
-        if "settings" not in facts:
+        if not {"settings", "seconds"} <= facts.keys():
             raise ResultsError(
-                f"The unfinished run {name} does not tell its settings: begin it anew with "
-                "--no-resume."
+                f"The unfinished run {name} does not tell its settings or its seconds: begin it "
+                "anew with --no-resume."
             )
         advice = "take those, begin it anew with --no-resume, or choose another --out"
         check_same(json.loads(facts["settings"]), settings, f"The unfinished run {name}", advice)
@@ -72,4 +77,4 @@ def load_state(folder: Path, states: SiteStates, settings: Mapping[str, Any], na
             kind, site, tensor = key.split("/", 2)
             before = states[kind].get(site, {})
             states[kind][site] = before | {tensor: kept.get_tensor(key)}
-    return int(facts["round"])
+    return int(facts["round"]), float(facts["seconds"])

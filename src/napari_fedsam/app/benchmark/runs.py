@@ -2,9 +2,12 @@
 
 import itertools
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from napari_fedsam.app.benchmark.base_model import BASE, measure_base_model
 from napari_fedsam.app.benchmark.experiment import (
@@ -12,6 +15,7 @@ from napari_fedsam.app.benchmark.experiment import (
     Protocol,
     Run,
     TrainedRun,
+    check_protocol,
     recipe_for,
 )
 from napari_fedsam.app.benchmark.federated import EngineName, FederatedRun, unfinished_folder
@@ -19,7 +23,7 @@ from napari_fedsam.app.benchmark.results import ResultsFolder
 from napari_fedsam.app.benchmark.run_settings import check_same, settings_of
 from napari_fedsam.training.devices import choose_device
 from napari_fedsam.training.feature_cache import FeatureCache
-from napari_fedsam.training.segmentation_task import TaskSite, load_task, structures_of
+from napari_fedsam.training.segmentation_task import TaskSite, load_task
 
 _CACHE_BYTES = 8 * 1024**3
 
@@ -76,78 +80,121 @@ def run_benchmark(
 
     Raises
     ------
-    RecipeError, ManifestError
-        When names, options or data do not fit; nothing was run then.
+    RecipeError
+        When names or options do not fit; nothing was run then.
+    ManifestError
+        When a task's data do not fit; the tasks before it were run then.
     ResultsError
         When a run of the same name that is kept in `out` has other settings.
     """
-    chosen = choose_device(device)
+    trained = [method for method in methods if method != BASE]
+    # All of them before the first is run: a wrong name is to be told now, not in some hours.
+    recipes = {
+        (task, seed, method): recipe_for(method, task, config, rounds=rounds, seed=seed)
+        for task, seed, method in itertools.product(tasks, seeds, trained)
+    }
+    for recipe in recipes.values():
+        check_protocol(protocol, recipe)
     results = ResultsFolder(out)
-    cache = FeatureCache(out / "cache", budget_bytes=_CACHE_BYTES)
+    jobs = _Jobs(
+        out,
+        results,
+        FeatureCache(out / "cache", budget_bytes=_CACHE_BYTES),
+        choose_device(device),
+        engine=engine,
+        split=split,
+        clicks=clicks,
+        tell=tell,
+        save_models=save_models,
+        resume=resume,
+        again=again,
+    )
     for task in tasks:
-        structures = tuple(part.structure for part in structures_of(task))
         sites = load_task(data, task, train_images=train_images)
         further = load_task(further_data, task, train_images=1) if further_data else []
-        left_out = [site.name for site in sites] if protocol == "unseen_site" else [""]
         if BASE in methods:
-            run = Run(task=task, method=BASE)
-            finished = results.runs.get(run.name)
-            _check_finished(finished, run, sites, split)
-            if again or finished is None:
-                tables, facts = measure_base_model(
-                    run, sites, device=chosen, cache=cache, split=split, clicks=clicks
-                )
-                if not clicks:
-                    earlier = results.of(run)
-                    tables.results += [row for row in earlier[0] if row.prompt == "clicks"]
-                    tables.images += [row for row in earlier[1] if row.prompt == "clicks"]
-                results.add(run, tables, facts)
-        trained = [method for method in methods if method != BASE]
+            jobs.measure_base(Run(task=task, method=BASE), sites)
+        left_out = [site.name for site in sites] if protocol == "unseen_site" else [""]
         for seed, method, unseen in itertools.product(seeds, trained, left_out):
-            recipe = recipe_for(method, task, structures, config, rounds=rounds, seed=seed)
-            training = TrainedRun(
+            run = TrainedRun(
                 task=task,
                 method=method,
                 protocol=protocol,
                 unseen=unseen,
                 seed=seed,
-                recipe=recipe,
+                recipe=recipes[task, seed, method],
                 train_images=train_images,
             )
-            finished = results.runs.get(training.name)
-            _check_finished(finished, training, sites, split)
-            if finished is not None and not again:
-                continue
-            if not resume:
-                shutil.rmtree(unfinished_folder(out, training), ignore_errors=True)
-            job = FederatedRun(
-                training,
-                sites,
-                out,
-                engine=engine,
-                device=chosen,
-                cache=cache,
-                split=split,
-                clicks=clicks,
-                tell=tell,
-                further=further if protocol == "in_federation" else (),
-                save_models=save_models or again,
-            )
-            if finished is not None:
-                facts = job.measure_again(*results.of(training), finished)
-                results.add(training, job.tables, facts)
-                continue
-            facts = job.execute()
-            results.add(training, job.tables, facts)
-            shutil.rmtree(job.folder, ignore_errors=True)
+            jobs.train(run, sites, further if protocol == "in_federation" else ())
 
 
-def _check_finished(
-    facts: Mapping[str, Any] | None, run: Run, sites: Sequence[TaskSite], split: str
-) -> None:
-    if facts is None:
-        return
-    given = settings_of(run, sites, split)
-    if run.method == BASE:
-        del given["train_images"]
-    check_same(facts, given, f"The finished run {run.name}", "choose another --out")
+@dataclass(frozen=True, eq=False)
+class _Jobs:
+    """Runs what is not finished yet, and keeps its numbers; see `run_benchmark`."""
+
+    out: Path
+    results: ResultsFolder
+    cache: FeatureCache
+    device: torch.device
+    engine: EngineName
+    split: str
+    clicks: bool
+    tell: Callable[[str], None]
+    save_models: bool
+    resume: bool
+    again: bool
+
+    def measure_base(self, run: Run, sites: Sequence[TaskSite]) -> None:
+        finished = self._finished(run, sites)
+        if finished is not None and not self.again:
+            return
+        tables, facts = measure_base_model(
+            run,
+            sites,
+            device=self.device,
+            cache=self.cache,
+            split=self.split,
+            clicks=self.clicks,
+        )
+        if not self.clicks:
+            earlier = self.results.of(run)
+            tables.results += [row for row in earlier[0] if row.prompt == "clicks"]
+            tables.images += [row for row in earlier[1] if row.prompt == "clicks"]
+        self.results.add(run, tables, facts)
+
+    def train(
+        self, run: TrainedRun, sites: Sequence[TaskSite], further: Sequence[TaskSite]
+    ) -> None:
+        finished = self._finished(run, sites)
+        if finished is not None and not self.again:
+            return
+        if not self.resume:
+            shutil.rmtree(unfinished_folder(self.out, run), ignore_errors=True)
+        job = FederatedRun(
+            run,
+            sites,
+            self.out,
+            engine=self.engine,
+            device=self.device,
+            cache=self.cache,
+            split=self.split,
+            clicks=self.clicks,
+            tell=self.tell,
+            further=further,
+            save_models=self.save_models or self.again,
+        )
+        if finished is not None:
+            facts = job.measure_again(*self.results.of(run), finished)
+            self.results.add(run, job.tables, facts)
+            return
+        facts = job.execute()
+        self.results.add(run, job.tables, facts)
+        shutil.rmtree(job.folder, ignore_errors=True)
+
+    def _finished(self, run: Run, sites: Sequence[TaskSite]) -> dict[str, Any] | None:
+        """Return the facts of a finished run of these settings."""
+        facts = self.results.runs.get(run.name)
+        if facts is not None:
+            given = settings_of(run, sites, self.split)
+            check_same(facts, given, f"The finished run {run.name}", "choose another --out")
+        return facts

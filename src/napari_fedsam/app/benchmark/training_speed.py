@@ -27,7 +27,7 @@ from napari_fedsam.training.feature_cache import (
     PlainEncoder,
     TrainingEncoder,
 )
-from napari_fedsam.training.local_update import Moment, local_update
+from napari_fedsam.training.local_update import MOMENTS, local_update
 from napari_fedsam.training.samples import TrainingSample
 
 Side = Literal["cached", "plain"]
@@ -127,10 +127,9 @@ def _measure_side(
 def _images_per_second(
     model: PersonalisedModel, samples: Sequence[TrainingSample], encoder: TrainingEncoder
 ) -> float:
-    moments: tuple[Moment, ...] = ("update", "personalise")
     started = time.perf_counter()
     updates = [
-        local_update(model, samples, seed=0, moment=moment, encoder=encoder) for moment in moments
+        local_update(model, samples, seed=0, moment=moment, encoder=encoder) for moment in MOMENTS
     ]
     steps = sum(update.steps for update in updates)
     return steps * model.recipe.training.batch_size / (time.perf_counter() - started)
