@@ -103,3 +103,8 @@ def test_the_words_say_what_is_promised_and_what_not():
     assert "this site adds noise" in strong
     assert "which is strong" in strong
     assert "without noise" in strong
+
+
+def test_whoever_joins_is_told_how_many_updates_with_noise_there_will_be():
+    assert "no more updates than the recipe has rounds (7)" in privacy_in_words(options(), 7)
+    assert "no more updates" not in privacy_in_words(options("central"), 7)

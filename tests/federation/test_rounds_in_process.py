@@ -23,6 +23,7 @@ from napari_fedsam.federation.packed_parameters import (
     pack_parameters,
     unpack_parameters,
 )
+from napari_fedsam.federation.privacy_ledger import PrivacyLedger
 from napari_fedsam.federation.sent import open_sent
 from napari_fedsam.federation.server_app import run_rounds
 from napari_fedsam.federation.site import Site
@@ -398,6 +399,25 @@ def test_a_site_with_noise_of_its_own_sends_no_exact_update(
     reply, _ = ask("train", recipe_hash=noisy.hash)
     assert reply.has_content()
     assert asked == [privacy]
+    assert PrivacyLedger.read(site.privacy_ledger).updates == {noisy.hash: 1}
+
+
+@pytest.mark.parametrize("ledger", ['{"updates": {"HASH": 3}}', '{"updates": {"HASH": -1}}', "{"])
+def test_a_site_makes_no_more_updates_with_noise_than_it_agreed_to(
+    site, ask, recipe, add_cases, monkeypatch, ledger
+):
+    add_cases(site.site)
+    privacy = PrivacyOptions(noise="local", clipping_norm=1, noise_multiplier=1)
+    federation = FederationOptions(privacy=privacy)
+    noisy = recipe.model_copy(update={"federation": federation, "rounds": 3})
+    noisy.write(site.recipe)
+    site.privacy_ledger.write_text(ledger.replace("HASH", noisy.hash))
+    monkeypatch.setattr(round_work, "model_in_training", None)
+    reply, _ = ask("train", recipe_hash=noisy.hash)
+    assert reply.error.reason == ReplyCode.PRIVACY_SPENT
+    status = SiteStatus.read(site.status)
+    assert status.phase is Phase.WAITING
+    assert "with noise" in status.message
 
 
 def test_a_rounded_update_is_what_training_changed_and_the_rest_comes_later(

@@ -71,7 +71,12 @@ def _answer(
 
 
 def _refusal(message: Message, files: SiteFiles, code: ReplyCode, reason: str) -> Message:
-    waits = code in (ReplyCode.TOO_FEW_CASES, ReplyCode.DECLINED, ReplyCode.PARAMETERS_MISSING)
+    waits = code in (
+        ReplyCode.TOO_FEW_CASES,
+        ReplyCode.DECLINED,
+        ReplyCode.PRIVACY_SPENT,
+        ReplyCode.PARAMETERS_MISSING,
+    )
     # On a full disk the panel sees by itself what the matter is.
     with contextlib.suppress(OSError):
         update_status(files.status, phase=Phase.WAITING if waits else Phase.ERROR, message=reason)

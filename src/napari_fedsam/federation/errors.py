@@ -21,6 +21,7 @@ class ReplyCode(StrEnum):
     TOO_FEW_CASES = "too-few-cases"
     NOT_IN_FEDERATION = "not-in-federation"
     DECLINED = "declined"
+    PRIVACY_SPENT = "privacy-spent"
     PARAMETERS_MISSING = "parameters-missing"
     FAILED = "failed"
     REFUSED_BUNDLE = "refused-bundle"
@@ -41,6 +42,7 @@ _EXPLANATIONS = {
     ReplyCode.TOO_FEW_CASES: "the site has fewer training cases than the recipe asks for",
     ReplyCode.NOT_IN_FEDERATION: "the site has imported no invitation",
     ReplyCode.DECLINED: "the site is paused, trains at other times, or waits for more new cases",
+    ReplyCode.PRIVACY_SPENT: "the site has made as many updates with noise as was agreed",
     ReplyCode.PARAMETERS_MISSING: "the site has other parameters than those it had received",
     ReplyCode.FAILED: "the round failed at the site, whose log says why",
     ReplyCode.REFUSED_BUNDLE: "the site was sent program code that it had not agreed to",

@@ -101,7 +101,8 @@ def privacy_in_words(options: PrivacyOptions | None, rounds: int) -> str:
     who = (
         "the coordinator adds noise to the average (it still sees each site's exact update)"
         if options.noise == "central"
-        else "this site adds noise to its own update before it is sent"
+        else "this site adds noise to its own update before it is sent, and makes no more updates "
+        f"than the recipe has rounds ({rounds})"
     )
     strength = "strong" if epsilon <= 1 else "moderate" if epsilon <= 10 else "weak"
     return (

@@ -26,6 +26,7 @@ from napari_fedsam.federation.messages import (
 )
 from napari_fedsam.federation.packed_parameters import pack_parameters
 from napari_fedsam.federation.privacy import privatise
+from napari_fedsam.federation.privacy_ledger import check_privacy, count_update
 from napari_fedsam.federation.room import check_room
 from napari_fedsam.federation.site_files import SiteFiles
 from napari_fedsam.federation.site_settings import SiteSettings
@@ -126,10 +127,12 @@ def train_round(content: RecordDict, files: SiteFiles) -> RecordDict:
     Raises
     ------
     RefusedMessageError
-        When the message does not pass the checks, or the site has too few cases.
+        When the message does not pass the checks, the site has too few cases, or it has made all
+        the updates with noise that were agreed.
     """
     recipe = _agreed_recipe(content, files)
     check_room(files.site)
+    check_privacy(files.privacy_ledger, recipe)
     number = round_of(content)
     message = _told_left_out(content).lstrip()
     update_status(files.status, phase=Phase.TRAINING, progress=0.0, round=number, message=message)
@@ -310,6 +313,7 @@ def _to_send(
     """Return the shared parameters, or what was changed where the recipe wants it rounded."""
     privacy, precision = recipe.federation.privacy, recipe.federation.precision
     if privacy is not None and privacy.noise == "local":
+        count_update(files.privacy_ledger, recipe)
         trained = privatise(trained, received, privacy)
     if precision == "float32":
         return trained

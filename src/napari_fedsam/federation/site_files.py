@@ -133,6 +133,11 @@ class SiteFiles:
         return self.folder / "left-over.safetensors"
 
     @property
+    def privacy_ledger(self) -> Path:
+        """Return the count of updates with this site's own noise."""
+        return self.folder / "privacy-ledger.json"
+
+    @property
     def unfinished_training(self) -> Path:
         """Return the state of a training that was interrupted."""
         return self.folder / "training.safetensors"
