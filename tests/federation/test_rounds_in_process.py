@@ -383,6 +383,17 @@ def test_a_site_waits_for_new_cases(site, ask, add_cases, monkeypatch):
     assert "1 new training cases" in SiteStatus.read(site.status).message
 
 
+def test_a_round_that_is_asked_for_again_waits_for_no_more_cases(site, ask, add_cases, monkeypatch):
+    add_cases(site.site, train=2)
+    Site(site.site).change_settings(new_cases=2)
+    monkeypatch.setattr(round_work, "local_update", lambda *_args, **_options: _NOTHING_DONE)
+    for _ in range(2):
+        reply, _ = ask("train", number=3)
+        assert reply.has_content()
+    reply, _ = ask("train", number=4)
+    assert reply.error.reason == ReplyCode.DECLINED
+
+
 def test_a_site_with_noise_of_its_own_sends_no_exact_update(
     site, ask, recipe, add_cases, monkeypatch
 ):

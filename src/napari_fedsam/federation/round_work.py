@@ -164,6 +164,7 @@ def train_round(content: RecordDict, files: SiteFiles) -> RecordDict:
         progress=1.0,
         rounds_joined=SiteStatus.read(files.status).rounds_joined + 1,
         trained_cases=len(samples),
+        trained_round=number,
         message="",
     )
     metrics = {
@@ -285,11 +286,11 @@ def _structures(recipe: Recipe) -> str:
 
 
 def _check_settings(content: RecordDict, files: SiteFiles, cases: int | None = None) -> None:
-    """Decline the round when this site's user wants it so; judging waits for no new cases."""
-    settings = SiteSettings.read(files.settings)
+    """Decline the round when this site's user wants it so; new cases are asked for once a round."""
+    settings, status = SiteSettings.read(files.settings), SiteStatus.read(files.status)
     new = settings.new_cases
-    if cases is not None:
-        new = cases - SiteStatus.read(files.status).trained_cases
+    if cases is not None and round_of(content) != status.trained_round:
+        new = cases - status.trained_cases
     now = datetime.datetime.now().astimezone().time()
     reason = settings.declines(now, new)
     if reason:

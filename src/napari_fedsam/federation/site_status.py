@@ -29,6 +29,8 @@ class SiteStatus(BaseModel):
         Rounds to which this site sent an update.
     trained_cases : int
         Training cases that the last training had.
+    trained_round : int
+        Round of the last training; it may be asked for again when too few sites answered.
     dice_history : tuple of (int, float)
         Round and mean Dice of its model on this site's held-out cases.
     """
@@ -41,6 +43,7 @@ class SiteStatus(BaseModel):
     round: int = 0
     rounds_joined: int = 0
     trained_cases: int = 0
+    trained_round: int = 0
     dice_history: tuple[tuple[int, float], ...] = ()
 
     @classmethod
