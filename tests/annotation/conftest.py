@@ -30,7 +30,7 @@ class DiscPredictor:
         self.encoded: list[np.ndarray] = []
         self.asked: list[tuple] = []
 
-    def encode(self, image):
+    def encode(self, image, between=None):
         assert image.dtype == np.uint8
         self.encoded.append(image)
         return SimpleNamespace(image_shape=image.shape[:2])

@@ -27,7 +27,7 @@ class BrightPredictor:
 
     model = SimpleNamespace(prompt_kinds=frozenset({"none", "box"}))
 
-    def encode(self, image):
+    def encode(self, image, between=None):
         bright = np.atleast_3d(image)[..., 0] > 127
         return SimpleNamespace(image_shape=bright.shape, bright=bright)
 

@@ -27,7 +27,7 @@ def embedding(predictor, scene):
 
 def test_a_lone_click_finds_what_boxes_find(predictor, embedding, scene) -> None:
     click = Prompts(np.array([scene.centre], np.float32), np.array([True]))
-    answer = predictor.predict(embedding, click, structure=1)
+    answer = predictor.predict(embedding, click, structure=3)
     assert dice(answer.mask, scene.ellipse) > 0.85
 
 
@@ -36,7 +36,7 @@ def test_a_negative_click_drops_the_part_that_it_hits(predictor, embedding, scen
     island[10:25, 10:25] = True
     before = predictor.redrawn(scene.ellipse | island, None)
     click = Prompts(np.array([(17, 17)], np.float32), np.array([False]))
-    answer = predictor.predict(embedding, click, structure=1, previous=before)
+    answer = predictor.predict(embedding, click, structure=3, previous=before)
     assert not (answer.mask & island).any()
     assert dice(answer.mask, scene.ellipse) > 0.85
 
@@ -46,7 +46,7 @@ def test_a_negative_click_on_the_only_part_starts_from_what_it_leaves(
 ) -> None:
     before = predictor.redrawn(scene.ellipse | scene.neighbour, None)
     click = Prompts(np.array([scene.neighbour_centre], np.float32), np.array([False]))
-    answer = predictor.predict(embedding, click, structure=1, previous=before)
+    answer = predictor.predict(embedding, click, structure=3, previous=before)
     x, y = scene.neighbour_centre
     assert not answer.mask[y, x]
     assert dice(answer.mask, scene.ellipse) > 0.85

@@ -85,7 +85,8 @@ def test_every_prompts_share_changes_the_hash(share: str) -> None:
 
 
 def test_another_structure_changes_the_hash() -> None:
-    parts = {**FULL, "structures": [*FULL["structures"], {**FULL["structures"][0], "value": 4}]}
+    other = FULL["structures"][0] | {"value": 4, "name": "spleen"}
+    parts = {**FULL, "structures": [*FULL["structures"], other]}
     assert Recipe.model_validate(parts).hash != Recipe.model_validate(FULL).hash
 
 
@@ -155,7 +156,7 @@ def test_what_is_written_is_read_back(tmp_path: Path, make_recipe) -> None:
         (("options", "distillation"), -0.1),
         (("training", "epochs"), 0),
         (("training", "local_share"), -0.1),
-        (("training", "local_share"), 1.1),
+        (("training", "local_share"), 1.0),
         (("training", "local_epochs"), 1),
         (("training", "learning_rate"), 0),
         (("training", "learning_rate"), math.inf),
@@ -181,6 +182,7 @@ def test_what_is_written_is_read_back(tmp_path: Path, make_recipe) -> None:
         (("minimum_sites",), 0),
         (("minimum_cases",), 0),
         (("seed",), 1.5),
+        (("seed",), 2**63),
         (("surprise",), 1),
         (("options", "surprise"), 1),
         (("training", "surprise"), 1),
@@ -196,12 +198,31 @@ def test_a_bad_recipe_is_refused_naming_file_and_field(tmp_path, path, value) ->
 
 
 @pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"value": 3, "name": "spleen"}, "two structures have the same value: give each its own"),
+        ({"value": 4, "name": "Polyp"}, "two structures have the same name, in upper or lower"),
+    ],
+)
+def test_two_structures_differ_in_value_and_name(make_recipe, other, said) -> None:
+    polyp = Structure(value=3, name="polyp", color="#ff0000")
+    with pytest.raises(ValueError, match=said):
+        make_recipe(structures=(polyp, polyp.model_copy(update=other)))
+
+
+@pytest.mark.parametrize(
     ("options", "said"),
     [
         ({"experts": 2, "top_k": 3}, "top_k is 3 but there are only 2 experts: lower top_k"),
         ({"lora_targets": ("v", "q", "v")}, "lora_targets names a projection twice"),
         ({"personal_decoder": True, "decoder": "frozen"}, "decoder is frozen: change one"),
         ({"personal_decoder": True, "decoder": "local"}, "decoder is local: change one"),
+        ({"experts": 0, "expert_width": 5}, "expert_width has no use where experts is 0: leave"),
+        ({"experts": 0, "top_k": 7}, "top_k has no use where experts is 0"),
+        ({"experts": 0, "gate": "token"}, "gate has no use where experts is 0"),
+        ({"experts": 0, "expert_owner": "shared"}, "expert_owner has no use where experts is 0"),
+        ({"experts": 0, "load_balance": 9}, "load_balance has no use where experts is 0"),
+        ({"distillation": 0, "temperature": 9}, "temperature has no use where distillation is 0"),
     ],
 )
 def test_contradictory_options_are_refused_with_a_remedy(options, said: str) -> None:

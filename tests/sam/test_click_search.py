@@ -16,9 +16,9 @@ from napari_fedsam.sam.click_search import (
     clicked_components,
     is_too_coarse,
     most_consistent,
+    most_supported,
     self_consistency,
     steadiness,
-    unclicked_components,
 )
 
 SHAPE = (60, 90)
@@ -115,8 +115,8 @@ def test_agreement_comes_before_the_score() -> None:
         return lambda indices: [masks[index] for index in indices]
 
     three, two = [wrong, right, right], [wrong, wrong]
-    assert most_consistent(three, [0.99, 0.3, 0.4], prompts, same(three)) == (2, (1.0, 0.4))
-    assert most_consistent(two, [0.2, 0.1], prompts, same(two)) == (0, (0.0, 0.2))
+    assert most_consistent(three, [0.99, 0.3, 0.4], prompts, same(three)) == 2
+    assert most_consistent(two, [0.2, 0.1], prompts, same(two)) == 0
 
 
 @given(st.integers(1, 12), st.integers(0, 10**6))
@@ -132,15 +132,14 @@ def test_asking_only_those_that_can_win_finds_the_same_as_asking_all(count: int,
         asked.extend(indices)
         return [again[index] for index in indices]
 
-    best, rank = most_consistent(masks, scores, prompts, repeat)
+    best = most_consistent(masks, scores, prompts, repeat)
     expected = [
         (agreement(mask, prompts), max(score, 0) * steady * self_consistency(mask, repeated))
         for mask, repeated, score, steady in zip(
             masks, again, scores, steadiness(masks), strict=True
         )
     ]
-    assert rank == pytest.approx(max(expected))
-    assert expected[best] == pytest.approx(rank)
+    assert expected[best] == pytest.approx(max(expected))
     assert len(asked) == len(set(asked))
 
 
@@ -153,8 +152,35 @@ def test_candidates_that_cannot_win_are_not_asked() -> None:
         return [mask for _ in indices]
 
     scores = [0.1, 0.2, 0.9, 0.3, 0.4, 0.5, 0.6]
-    assert most_consistent([mask] * 7, scores, Prompts.none(), repeat)[0] == 2
+    assert most_consistent([mask] * 7, scores, Prompts.none(), repeat) == 2
     assert asked == [2, 6]
+
+
+def filled(left: int, right: int) -> NDArray[np.bool_]:
+    mask = np.zeros((10, 40), np.bool_)
+    mask[:, left:right] = True
+    return mask
+
+
+CLICK = Prompts(np.array([[5, 5]]), np.array([True]))
+
+
+def test_an_answer_that_another_way_supports_beats_a_higher_rank() -> None:
+    cup, nearly_it, disc = filled(0, 10), filled(0, 11), filled(0, 40)
+    assert most_supported([nearly_it, cup, disc], [0.7, 0.8, 0.95], CLICK) == 1
+
+
+def test_only_answers_that_agree_with_the_clicks_count_and_support() -> None:
+    # The first two are alike, but the second does not hold the click.
+    beside, elsewhere, there = filled(5, 40), filled(6, 40), filled(0, 8)
+    assert most_supported([beside, elsewhere, there], [0.8, 0.9, 0.85], CLICK) == 2
+    assert most_supported([elsewhere, there], [0.9, 0.1], CLICK) == 1
+
+
+def test_of_two_answers_alike_or_quite_unlike_the_rank_decides() -> None:
+    assert most_supported([filled(0, 10), filled(0, 30)], [0.9, 0.8], CLICK) == 0
+    assert most_supported([filled(0, 5), filled(20, 30)], [0.8, 0.9], Prompts.none()) == 1
+    assert most_supported([filled(0, 5)], [0.0], CLICK) == 0
 
 
 def square(side: int) -> NDArray[np.bool_]:
@@ -187,18 +213,6 @@ def test_self_consistency() -> None:
     assert self_consistency(a, b) == pytest.approx(0.5**0.5)
     assert self_consistency(a, ~a) == 0.0
     assert self_consistency(np.zeros_like(a), np.zeros_like(a)) == 0.0
-
-
-def test_components_with_a_negative_click_go() -> None:
-    mask = np.zeros((10, 30), np.bool_)
-    mask[2:5, 2:5], mask[2:5, 10:15] = True, True
-    kept = unclicked_components(mask, Prompts(np.array([[3, 3], [12, 3]]), np.array([True, False])))
-    assert kept[3, 3]
-    assert kept.sum() == 9
-    beside = Prompts(np.array([[28, 9]]), np.array([False]))
-    assert unclicked_components(mask, beside) is mask
-    everywhere = Prompts(np.array([[3, 3], [12, 3]]), np.array([False, False]))
-    assert unclicked_components(mask, everywhere) is mask
 
 
 def test_only_clicked_components_stay() -> None:

@@ -6,6 +6,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from PIL import Image
 
 from napari_fedsam.sam import ImageEmbedding, Prediction, Predictor, PromptError, Prompts
 from napari_fedsam.sam.lite_medsam import LiteMedSam
+from napari_fedsam.sam.predictor import has_fast_bf16
 
 GOLDEN = Path(__file__).parent / "golden"
 Clicks = Callable[..., Prompts]
@@ -165,22 +167,27 @@ def test_the_same_image_gives_the_same_embedding(predictor, embedding, scene) ->
     assert not again.features.requires_grad
 
 
-def test_set_image_and_predict_current_are_the_same_two_steps(
-    lite_medsam, embedding, scene, clicks
-) -> None:
-    script = Predictor(lite_medsam, bf16=False)
-    with pytest.raises(PromptError, match="No image is set"):
-        script.predict_current(Prompts(box=scene.box))
-    script.set_image(scene.image)
-    answer = script.predict_current(Prompts(box=scene.box))
-    expected = script.predict(embedding, Prompts(box=scene.box))
-    assert np.array_equal(answer.low_res_logits, expected.low_res_logits)
-
-
 def test_bfloat16_gives_nearly_the_same_mask(lite_medsam, embedding, scene) -> None:
     answer = Predictor(lite_medsam, bf16=True).predict(embedding, Prompts(box=scene.box))
     assert dice(answer.mask, scene.ellipse) > 0.95
     assert answer.low_res_logits.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("major", "hip", "native"), [(7, None, False), (8, None, True), (9, None, True), (1, "6", True)]
+)
+def test_a_gpu_is_asked_itself_for_native_bfloat16(monkeypatch, major, hip, native) -> None:
+    asked: list[torch.device] = []
+
+    def properties(device: torch.device) -> SimpleNamespace:
+        asked.append(device)
+        return SimpleNamespace(major=major)
+
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", properties)
+    second = torch.device("cuda:1")
+    assert has_fast_bf16(second) is native
+    assert asked == ([] if hip else [second])
 
 
 def test_prompts_are_scaled_with_a_large_image(predictor, scene) -> None:

@@ -137,7 +137,16 @@ def test_a_checkpoint_with_an_object_is_refused_and_nothing_runs(tmp_path, wrapp
     assert not trace.exists()
 
 
-@pytest.mark.parametrize("content", [[torch.zeros(1)], {"a": 1}, {"model": {"a": "text"}}, 3])
+@pytest.mark.parametrize(
+    "content",
+    [
+        [torch.zeros(1)],
+        {"a": 1},
+        {"model": {"a": "text"}},
+        {"a": torch.zeros(1), 5: torch.zeros(1)},
+        3,
+    ],
+)
 def test_a_file_without_a_dictionary_of_tensors_is_refused(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "other.pth")
     with pytest.raises(ModelError, match="holds no dictionary of tensors"):
@@ -150,6 +159,7 @@ def test_a_file_without_a_dictionary_of_tensors_is_refused(tmp_path: Path, conte
         {},
         {"weight": torch.zeros(2)},
         {"image_encoder.pos_embed": torch.zeros(1, 64, 64, 512)},
+        {"image_encoder.pos_embed": torch.tensor(1.0)},
     ],
 )
 def test_another_architecture_is_refused(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
@@ -168,6 +178,15 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path, change: str) 
     torch.save(state, tmp_path / "odd.pth")
     with pytest.raises(ModelError, match="does not fit"):
         load_model(tmp_path / "odd.pth")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_checkpoint_with_values_that_are_no_numbers_is_refused(tmp_path, value: float) -> None:
+    state = embedded_state()
+    state["mask_decoder.iou_token.weight"][0, 7] = value
+    torch.save(state, tmp_path / "diverged.pth")
+    with pytest.raises(ModelError, match=r"diverged\.pth has values in mask_decoder\.iou_token"):
+        load_model(tmp_path / "diverged.pth")
 
 
 @pytest.mark.parametrize("wrapper", [None, "model", "state_dict"])

@@ -53,7 +53,7 @@ class ModelInUse:
     ) -> ImageEmbedding:
         """Encode an image (H, W[, 3]), or take it from the store; `between` may wait."""
         if self.store is None:
-            return self.predictor.encode(image)
+            return self.predictor.encode(image, between)
         return encode_stored(
             self.predictor, image, self.store, identity=self.recipe_hash, between=between
         )

@@ -8,6 +8,12 @@ Schedule = Literal["joint", "alternating", "decoupled"]
 DecoderOwner = Literal["frozen", "lora", "shared", "local"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
+# Options that do nothing where the first is 0.
+_IDLE_AT_ZERO = {
+    "experts": ("expert_width", "top_k", "gate", "expert_owner", "load_balance"),
+    "distillation": ("temperature",),
+}
+
 
 class Options(BaseModel):
     """Options that are checked, cannot change, and refuse unknown names."""
@@ -90,7 +96,15 @@ class MethodOptions(Options):
                 f"personal_decoder goes with a shared decoder, but decoder is {self.decoder}: "
                 "change one of them"
             )
+        for switch, idle in _IDLE_AT_ZERO.items():
+            if getattr(self, switch) == 0:
+                self._check_left_out(idle, switch)
         return self
+
+    def _check_left_out(self, options: tuple[str, ...], switch: str) -> None:
+        for name in options:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} has no use where {switch} is 0: leave {name} out")
 
     @property
     def keep_something_local(self) -> bool:

@@ -103,7 +103,7 @@ class PersonalisedModel(nn.Module):
 
     @property
     def prompt_kinds(self) -> frozenset[PromptKind]:
-        """What the decoder was trained for: clicks only once trained parameters are loaded."""
+        """What the decoder was trained for: clicks once shared parameters were loaded into it."""
         kinds: frozenset[PromptKind] = self._base[0].prompt_kinds | {"none"}
         trained_on_clicks = (
             self._shared_was_loaded
@@ -326,7 +326,7 @@ def build_personalised_model(recipe: Recipe) -> PersonalisedModel:
     """Build the personalised model at step 0: the base model's weights and untouched modules.
 
     The inserted modules are drawn from the recipe's seed, so that every site starts alike. The
-    caller's random state is left alone.
+    caller's random state on the CPU is left alone.
     """
     with torch.random.fork_rng(devices=[]):
         # Building the base network draws random numbers too, before its weights are loaded.

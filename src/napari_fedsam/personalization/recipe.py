@@ -46,8 +46,9 @@ class TrainingOptions(Options):
     ----------
     epochs : float
         Passes over the site's training images per round, all phases together.
-    local_share : float in 0..1
-        The share of the passes that goes to local parameters alone, in methods with such phases.
+    local_share : float from 0 to below 1
+        The share of the passes that goes to local parameters alone, in methods with such phases;
+        the rest, which is sent, is never nothing.
     learning_rate : float
         Peak of AdamW's learning rate (short warm-up, then cosine) in the first round; later
         rounds start lower, along half a cosine to a tenth over the recipe's rounds; fine-tuning
@@ -65,7 +66,7 @@ class TrainingOptions(Options):
     """
 
     epochs: float = Field(default=6, gt=0)
-    local_share: Share = 0.15
+    local_share: float = Field(default=0.15, ge=0, lt=1)
     learning_rate: float = Field(default=5e-4, gt=0)
     inserted_rate: float = Field(default=4, gt=0)
     batch_size: int = Field(default=1, ge=1)
@@ -86,7 +87,8 @@ class Recipe(Options):
     method : str
         A name of `methods.METHODS`.
     structures : tuple of Structure
-        With distinct values.
+        With distinct values, and names that differ by more than upper and lower case: cases
+        train by name.
     options : MethodOptions
     training : TrainingOptions
     rounds : int
@@ -98,7 +100,7 @@ class Recipe(Options):
     federation : FederationOptions
         How updates are combined and checked.
     seed : int
-        Not negative. Seed of the inserted modules and of every site's sampling.
+        Not negative, below 2**63. Seed of the inserted modules and of every site's sampling.
     """
 
     name: str = Field(min_length=1, max_length=80)
@@ -111,13 +113,18 @@ class Recipe(Options):
     minimum_sites: int = Field(default=2, ge=1)
     minimum_cases: int = Field(default=1, ge=1)
     federation: FederationOptions = FederationOptions()
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
 
     @model_validator(mode="after")
     def _check_structures(self) -> Self:
         values = [structure.value for structure in self.structures]
         if len(set(values)) != len(values):
             raise ValueError("two structures have the same value: give each its own")
+        names = [structure.name.casefold() for structure in self.structures]
+        if len(set(names)) != len(names):
+            raise ValueError(
+                "two structures have the same name, in upper or lower case: leave one out"
+            )
         return self
 
     @model_validator(mode="after")
@@ -157,7 +164,10 @@ class Recipe(Options):
         try:
             return cls.model_validate_json(path.read_bytes())
         except OSError as error:
-            raise RecipeError(f"The recipe {path} cannot be read: {error.strerror}.") from error
+            raise RecipeError(
+                f"The recipe {path} cannot be read ({error.strerror}): look at the file and its "
+                "rights."
+            ) from error
         except RecipeError as error:
             raise RecipeError(f"The recipe {path} is wrong at method: {error}") from error
         except ValidationError as error:

@@ -158,7 +158,7 @@ def most_consistent(
     scores: Sequence[float],
     prompts: Prompts,
     repeat: Callable[[list[int]], Sequence[NDArray[np.bool_]]],
-) -> tuple[int, Rank]:
+) -> int:
     """Find the candidate that agrees with most clicks, then ranks highest.
 
     Its rank is its score times its self-consistency times its steadiness. Asking again takes
@@ -178,8 +178,8 @@ def most_consistent(
 
     Returns
     -------
-    (int, (float, float))
-        The candidate's index, and its agreement with its rank.
+    int
+        The candidate's index.
     """
     most = _highest_ranks(masks, scores, prompts)
     order = sorted(range(len(masks)), key=lambda index: most[index], reverse=True)
@@ -193,7 +193,40 @@ def most_consistent(
             rank = agreeing, bound * self_consistency(masks[index], repeated)
             if rank > best_rank:
                 best, best_rank = index, rank
-    return best, best_rank
+    return best
+
+
+def most_supported(
+    masks: Sequence[NDArray[np.bool_]], scores: Sequence[float], prompts: Prompts
+) -> int:
+    """Find the answer that agrees with most clicks, and best with another such answer.
+
+    What a click, boxes and a proposal find alike is really there. The predicted IoU alone prefers
+    what fills a box, such as the optic disc around the cup that was clicked: multiplied by the
+    root of an answer's highest Dice with another one, it chose better on the validation images
+    of three endoscopy and two fundus sites.
+
+    Parameters
+    ----------
+    masks : sequence of bool arrays of shape (H, W)
+        Answers to the same clicks, found in different ways.
+    scores : sequence of float
+        The predicted IoUs.
+    prompts : Prompts
+        The clicks, in pixels of these masks.
+
+    Returns
+    -------
+    int
+        The answer's index.
+    """
+    agreeing = [agreement(mask, prompts) for mask in masks]
+    rivals = [index for index, share in enumerate(agreeing) if share == max(agreeing)]
+    support = {
+        index: max((_dice(masks[index], masks[n]) for n in rivals if n != index), default=0.0)
+        for index in rivals
+    }
+    return max(rivals, key=lambda index: (scores[index] * math.sqrt(support[index]), scores[index]))
 
 
 def is_too_coarse(
@@ -263,8 +296,8 @@ def steadiness(masks: Sequence[NDArray[np.bool_]]) -> list[float]:
 
 
 def _dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    total = int(a.sum()) + int(b.sum())
-    return 2 * int((a & b).sum()) / total if total else 0.0
+    total = np.count_nonzero(a) + np.count_nonzero(b)
+    return 2 * np.count_nonzero(a & b) / total if total else 0.0
 
 
 def clicked_components(
@@ -300,24 +333,6 @@ def clicked_components(
         wanted |= set(components[previous].tolist())
     wanted -= {0}
     return np.isin(components, list(wanted)) if 0 < len(wanted) < count else mask
-
-
-def unclicked_components(mask: NDArray[np.bool_], prompts: Prompts) -> NDArray[np.bool_]:
-    """Drop the components of a mask of shape (H, W) that have a negative click.
-
-    The mask itself is returned where nothing is dropped, or nothing would be left.
-    """
-    from scipy import ndimage
-
-    components, count = ndimage.label(mask)
-    height, width = mask.shape
-    columns = np.clip(np.rint(prompts.negatives[:, 0]).astype(int), 0, width - 1)
-    rows = np.clip(np.rint(prompts.negatives[:, 1]).astype(int), 0, height - 1)
-    unwanted = set(components[rows, columns].tolist()) - {0}
-    if not 0 < len(unwanted) < count:
-        return mask
-    kept: NDArray[np.bool_] = mask & ~np.isin(components, list(unwanted))
-    return kept
 
 
 def overlapping_components(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -15,7 +15,7 @@ def decode(
     model: PromptableModel,
     features: torch.Tensor,
     *,
-    points: tuple[torch.Tensor, torch.Tensor] | None = None,
+    points: Points | None = None,
     boxes: torch.Tensor | None = None,
     logits: torch.Tensor | None = None,
     structure: int | Sequence[int] | None = None,

@@ -2,12 +2,14 @@
 
 Every entry is a Zarr array of bfloat16 bits, compressed in chunks, under the SHA-256 of what it was
 made from. It appears complete or not at all. What was not used for longest is dropped first.
+What a session that was killed left half written is hidden, and removed once it is old.
 """
 
 import logging
 import os
 import secrets
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,12 @@ from napari_fedsam.files import make_private_folder
 
 _log = logging.getLogger(__name__)
 _CHUNK_CHANNELS = 64
+
+STORED = torch.bfloat16
+"""What tensors are rounded to."""
+
+_ABANDONED_SECONDS = 3600.0
+"""A hidden folder of this age is not being written any more."""
 
 
 class EmbeddingStore:
@@ -51,21 +59,25 @@ class EmbeddingStore:
             array = zarr.open_array(path, mode="r")
             if array.nchunks_initialized != array.nchunks:
                 # Zarr would fill what is missing with zeros.
-                raise OSError("a part of it is missing")
+                raise ValueError("a part of it is missing")
             bits = np.asarray(array[...])
             os.utime(path)
-        except Exception as error:  # noqa: BLE001  # a codec's failure has no class of its own
-            _log.warning("An encoded slice could not be read and is dropped: %s", error)
+        except (ValueError, TypeError, AttributeError) as error:
+            # What Zarr raises for a header or a checksum that is wrong.
+            _log.warning("An encoded slice is damaged and is dropped: %s", error)
             shutil.rmtree(path, ignore_errors=True)
             return None
-        return torch.from_numpy(bits.view(np.int16)).view(torch.bfloat16)
+        except Exception as error:  # noqa: BLE001  # too little memory, too many open files
+            _log.warning("An encoded slice could not be read this time: %s", error)
+            return None
+        return torch.from_numpy(bits.view(np.int16)).view(STORED)
 
     def put(self, key: str, features: torch.Tensor) -> None:
         """Keep a tensor of shape (1, C, ...) as bfloat16; a full disk only means that it is not."""
         import zarr
         from zarr.codecs import BloscCodec, Crc32cCodec
 
-        bits = features.to("cpu", torch.bfloat16).contiguous().view(torch.int16).numpy()
+        bits = features.to("cpu", STORED).contiguous().view(torch.int16).numpy()
         path = self._path(key)
         temporary = path.with_name(f".{key}-{secrets.token_hex(4)}")
         try:
@@ -105,6 +117,7 @@ class EmbeddingStore:
         if self._used is not None and self._used + size <= self._budget:
             return
         # Counted anew, for other sessions use the same folder.
+        self._remove_abandoned()
         entries = sorted(
             ((_last_used(entry), entry, _size(entry)) for entry in self._entries()),
             key=lambda found: found[0],
@@ -115,6 +128,11 @@ class EmbeddingStore:
                 break
             shutil.rmtree(entry, ignore_errors=True)
             self._used -= entry_size
+
+    def _remove_abandoned(self) -> None:
+        for hidden in self._folder.glob(".*"):
+            if time.time() - _last_used(hidden) > _ABANDONED_SECONDS:
+                shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _last_used(entry: Path) -> float:

@@ -17,7 +17,7 @@ _PROBE = (np.arange(8 * 12 * 3) % 251).astype(np.uint8).reshape(8, 12, 3)
 
 
 def fast_stages(stages: Sequence[Stage], dtype: torch.dtype) -> list[Stage]:
-    """Return an encoder's stages on fused operators, with copies of their weights.
+    """Return an encoder's stages on fused operators, with their weights as they are now.
 
     A stage of an unknown kind, and any part that a method has inserted, is run as it is.
 
@@ -57,7 +57,7 @@ def fast_learning_stages(stages: Sequence[Stage], dtype: torch.dtype) -> list[St
 class FastEncoder:
     """A model's image encoder on fused operators.
 
-    Its weights are copies, made anew when the model's have changed.
+    What it has made of the model's weights is made anew when they have changed.
 
     Parameters
     ----------

@@ -13,10 +13,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from napari_fedsam.sam.fused_ops import (
-    ChannelNorm,
     Convolution,
     Linear,
     LiveModule,
+    Neck,
     Norm,
     exact_types,
     is_frozen,
@@ -208,14 +208,8 @@ class _Block:
 
 class _Neck:
     def __init__(self, stage: Any, dtype: torch.dtype) -> None:
-        first, norm, second, last = stage.neck.children()
-        self._first = Convolution(first, None, dtype)
-        self._norm = ChannelNorm(norm, dtype)
-        self._second = Convolution(second, None, dtype)
-        self._last = ChannelNorm(last, torch.float32)
-        self._dtype = dtype
+        self._neck = Neck(stage.neck, dtype)
 
     def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
         side = int(tokens.shape[1] ** 0.5)
-        grid = tokens.to(self._dtype).view(len(tokens), side, side, -1).permute(0, 3, 1, 2)
-        return self._last(self._second(self._norm(self._first(grid))).float())
+        return self._neck(tokens.view(len(tokens), side, side, -1).permute(0, 3, 1, 2))

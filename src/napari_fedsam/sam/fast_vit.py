@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from napari_fedsam.sam.fused_ops import (
-    ChannelNorm,
     Convolution,
     Linear,
     LiveModule,
+    Neck,
     Norm,
     exact_types,
     is_frozen,
@@ -182,13 +182,7 @@ class _Block:
 
 class _Neck:
     def __init__(self, stage: Any, dtype: torch.dtype) -> None:
-        first, norm, second, last = stage.neck.children()
-        self._first = Convolution(first, None, dtype)
-        self._norm = ChannelNorm(norm, dtype)
-        self._second = Convolution(second, None, dtype)
-        self._last = ChannelNorm(last, torch.float32)
-        self._dtype = dtype
+        self._neck = Neck(stage.neck, dtype)
 
     def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
-        grid = tokens.to(self._dtype).permute(0, 3, 1, 2)
-        return self._last(self._second(self._norm(self._first(grid))).float())
+        return self._neck(tokens.permute(0, 3, 1, 2))

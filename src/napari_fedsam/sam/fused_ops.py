@@ -161,6 +161,30 @@ class ChannelNorm:
         return y.permute(0, 3, 1, 2)
 
 
+class Neck:
+    """The two convolutions after an encoder's last block, each with its norm.
+
+    Parameters
+    ----------
+    neck : torch.nn.Sequential
+        A convolution and a `LayerNorm2d`, twice.
+    dtype : torch.dtype
+        Of all but the last norm, which is float32.
+    """
+
+    def __init__(self, neck: nn.Module, dtype: torch.dtype) -> None:
+        first, norm, second, last = neck.children()
+        self._first = Convolution(first, None, dtype)  # type: ignore[arg-type]
+        self._norm = ChannelNorm(norm, dtype)
+        self._second = Convolution(second, None, dtype)  # type: ignore[arg-type]
+        self._last = ChannelNorm(last, torch.float32)
+        self._dtype = dtype
+
+    def __call__(self, grid: torch.Tensor) -> torch.Tensor:
+        """Return the float32 embedding of a channels-last map (B, C, H, W)."""
+        return self._last(self._second(self._norm(self._first(grid.to(self._dtype)))).float())
+
+
 def exact_types(pairs: Iterable[tuple[object, type]]) -> bool:
     """Whether every object is exactly of its type: not a subclass, not a stand-in."""
     return all(type(thing) is kind for thing, kind in pairs)

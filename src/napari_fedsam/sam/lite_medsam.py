@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from napari_fedsam.sam.preprocessing import PixelPreprocessing
-from napari_fedsam.sam.protocol import PromptKind, Stage
+from napari_fedsam.sam.protocol import Stage
+from napari_fedsam.sam.published_model import PublishedModel
 from napari_fedsam.sam.segment_anything_models import classes_of_decoder
 
 INPUT_SIZE = 256
@@ -26,19 +25,12 @@ def embedded_checkpoint() -> Path:
     return Path(_tools().get_asset_path())
 
 
-class LiteMedSam(nn.Module):
+class LiteMedSam(PublishedModel):
     """LiteMedSAM as a `PromptableModel`, without weights until `load_weights`."""
 
     def __init__(self, name: str = "lite_medsam") -> None:
-        super().__init__()
-        self.name = name
-        self.input_size = INPUT_SIZE
-        self.prompt_kinds: frozenset[PromptKind] = frozenset({"box"})
         network = _tools().build_lite_medsam()
-        self.image_encoder: nn.Module = network.image_encoder
-        self.prompt_encoder: nn.Module = network.prompt_encoder
-        self.mask_decoder: nn.Module = network.mask_decoder
-        self.preprocessing = PixelPreprocessing(INPUT_SIZE)
+        super().__init__(name, network, frozenset({"box"}), PixelPreprocessing(INPUT_SIZE))
 
     def load_weights(self, state: dict[str, torch.Tensor]) -> None:
         """Load the published state dictionary (names as in the MedSAM repository)."""
@@ -46,15 +38,6 @@ class LiteMedSam(nn.Module):
         # TinyViT caches its attention biases on eval(): refresh the cache after every load.
         self.train()
         self.eval()
-
-    @property
-    def detail_branch(self) -> None:
-        """None: the base model sees no pixels beside its encoder."""
-        return None
-
-    def preprocess(self, image: NDArray[np.uint8]) -> torch.Tensor:
-        """Return the encoder's input; see `PixelPreprocessing`."""
-        return self.preprocessing(image)
 
     def encoder_stages(self) -> Sequence[Stage]:
         """Return TinyViT as a chain: patch embedding, every block and merge, then the neck."""
@@ -66,11 +49,6 @@ class LiteMedSam(nn.Module):
                 stages.append(layer.downsample)
         stages.append(TokensToMap(encoder.neck))  # type: ignore[arg-type]
         return stages
-
-    def structure_tokens(self, structure: int | Sequence[int] | None, batch: int) -> torch.Tensor:
-        """Return no tokens: the base model knows no structures."""
-        del structure
-        return torch.zeros(batch, 0, 256, device=next(self.parameters()).device)
 
 
 class TokensToMap(nn.Module):

@@ -1,6 +1,6 @@
 """Encode an image once, answer many prompts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,18 +14,22 @@ from napari_fedsam.sam.click_search import (
     clipped,
     is_too_coarse,
     most_consistent,
+    most_supported,
     overlapping_components,
     self_consistency,
-    unclicked_components,
 )
-from napari_fedsam.sam.decoding import FastDecoder
+from napari_fedsam.sam.decoding import FastDecoder, Points
 from napari_fedsam.sam.errors import PromptError
 from napari_fedsam.sam.fast_encoder import FastEncoder
 from napari_fedsam.sam.host_memory import keep_freed_memory
+from napari_fedsam.sam.negative_clicks import anchored_clicks, unclicked_components
 from napari_fedsam.sam.prediction import DecodedMasks, DraftedMasks, ImageEmbedding, Prediction
 from napari_fedsam.sam.preprocessing import mask_to_input
 from napari_fedsam.sam.prompts import Box, Prompts, box_of_mask
 from napari_fedsam.sam.protocol import PromptableModel
+
+_AMPERE = 8
+"""Compute capability of the first of NVIDIA's GPUs with bfloat16 products."""
 
 FOLLOW_MARGINS = (-0.1, -0.05, 0.0, 0.05, 0.1, 0.2)
 """How much larger than a mask's box the true one may be, as a part of its width and height."""
@@ -35,7 +39,7 @@ class Predictor:
     """Prompts in, masks out, for any promptable model.
 
     `encode` is slow (run it in a worker) and `predict` is fast; both leave the predictor's state
-    alone. `set_image` and `predict_current` are the same two steps for scripts.
+    alone.
 
     Parameters
     ----------
@@ -57,16 +61,19 @@ class Predictor:
         self._bf16 = has_fast_bf16(self.device) if bf16 is None else bf16
         self.encoder = FastEncoder(self.model, bf16=self._bf16)
         self._decoder = FastDecoder(self.model, bf16=self._bf16)
-        self._current: ImageEmbedding | None = None
 
     @torch.no_grad()
-    def encode(self, image: NDArray[np.uint8]) -> ImageEmbedding:
+    def encode(
+        self, image: NDArray[np.uint8], between: Callable[[], None] | None = None
+    ) -> ImageEmbedding:
         """Encode one image.
 
         Parameters
         ----------
         image : uint8 array of shape (H, W) or (H, W, 3)
             Already windowed to 0..255.
+        between : callable, optional
+            Called between stages; it may wait.
 
         Raises
         ------
@@ -74,7 +81,7 @@ class Predictor:
             When the array is no such image.
         """
         pixels = self.model.preprocess(image).to(self.device)
-        return ImageEmbedding(self.encoder(pixels), (image.shape[0], image.shape[1]))
+        return ImageEmbedding(self.encoder(pixels, between), (image.shape[0], image.shape[1]))
 
     def predict(
         self,
@@ -113,60 +120,51 @@ class Predictor:
             raise PromptError(
                 "Only negative clicks were given: add a positive click or a box first."
             )
-        if not clicked or "point" in self.model.prompt_kinds:
-            direct = self._decode_one(embedding, prompts, structure, previous)
-            if not clicked or "none" not in self.model.prompt_kinds:
-                return direct
-            # A personalised model may have learnt little of clicks yet: other ways compete.
-            others = self._other_ways(embedding, prompts, structure, previous)
-            return max(
-                (direct, *others), key=lambda each: (agreement(each.mask, prompts), each.score)
-            )
-        if not len(prompts.positives):
+        learnt = self.model.prompt_kinds
+        if not clicked or ("point" in learnt and "none" not in learnt):
+            return self._decode_one(embedding, prompts, structure, previous)
+        if "point" not in learnt and not len(prompts.positives):
             return self._without_negatives(embedding, prompts, structure, previous)
+        if "none" in learnt:
+            return self._best_way(embedding, prompts, structure, previous)
         return self._search(embedding, prompts, structure, previous)
 
-    def _other_ways(
+    def _best_way(
+        self,
+        embedding: ImageEmbedding,
+        prompts: Prompts,
+        structure: int | None,
+        previous: Prediction | None,
+    ) -> Prediction:
+        """Answer clicks in several ways, for a personalised model may have learnt little of one."""
+        ways: list[Prediction] = []
+        if "point" in self.model.prompt_kinds:
+            ways.append(self._decode_one(embedding, prompts, structure, previous))
+        if len(prompts.positives):
+            ways.append(self._proposed(embedding, structure, prompts, previous))
+            ways.append(self._search(embedding, prompts, structure, previous))
+        else:
+            ways += self._without_positives(embedding, prompts, structure, previous)
+        masks, scores = [way.mask for way in ways], [way.score for way in ways]
+        return ways[most_supported(masks, scores, prompts)]
+
+    def _without_positives(
         self,
         embedding: ImageEmbedding,
         prompts: Prompts,
         structure: int | None,
         previous: Prediction | None,
     ) -> list[Prediction]:
-        """Answer clicks otherwise than by the decoder's own understanding of them."""
-        if len(prompts.positives):
-            return [self._search(embedding, prompts, structure, previous)]
+        """Answer negative clicks otherwise than by the decoder's own understanding of them."""
         if previous is None or prompts.box is not None:
             return []
         kept = unclicked_components(previous.mask, prompts)
         ways = [] if kept is previous.mask else [self.redrawn(kept, previous)]
-        anchored = _anchored(previous.mask, prompts)
+        anchored = anchored_clicks(previous.mask, prompts)
         if anchored is not None:
             # From nothing: what is wrong with the answer so far would only come back.
             ways.append(self.predict(embedding, anchored, structure=structure))
         return ways
-
-    def set_image(self, image: NDArray[np.uint8]) -> None:
-        """Encode an image and keep it for `predict_current`."""
-        self._current = self.encode(image)
-
-    def predict_current(
-        self,
-        prompts: Prompts,
-        *,
-        structure: int | None = None,
-        previous: Prediction | None = None,
-    ) -> Prediction:
-        """Answer a prompt on the image given to `set_image`; see `predict`.
-
-        Raises
-        ------
-        PromptError
-            When no image was set.
-        """
-        if self._current is None:
-            raise PromptError("No image is set: call set_image first.")
-        return self.predict(self._current, prompts, structure=structure, previous=previous)
 
     def follow(
         self,
@@ -194,8 +192,7 @@ class Predictor:
         if box is None:
             raise PromptError("An empty mask cannot be followed: give one that shows something.")
         boxes = list(dict.fromkeys(clipped(_grown(box, by), mask.shape) for by in FOLLOW_MARGINS))
-        scale = self._scale(embedding.image_shape)
-        found = self._decode(embedding, structure, boxes=self._box_tensor(boxes, scale))
+        found = self._decode(embedding, structure, boxes=self._box_tensor(boxes, embedding))
         answers = [found.prediction(index) for index in range(len(boxes))]
         best = max(answers, key=lambda each: each.score * self_consistency(each.mask, mask))
         return replace(best, mask=overlapping_components(best.mask, mask))
@@ -231,7 +228,7 @@ class Predictor:
             coordinates = torch.from_numpy(_scaled(prompts.points, scale))[None]
             labels = torch.from_numpy(prompts.labels.astype(np.int64))[None]
             points = (coordinates.to(self.device), labels.to(self.device))
-        boxes = None if prompts.box is None else self._box_tensor([prompts.box], scale)
+        boxes = None if prompts.box is None else self._box_tensor([prompts.box], embedding)
         logits = None
         if previous is not None:
             logits = torch.from_numpy(previous.low_res_logits)[None, None].to(self.device)
@@ -246,16 +243,13 @@ class Predictor:
         structure: int | None,
         previous: Prediction | None,
     ) -> Prediction:
-        """Answer clicks by boxes; a personalised model's own proposal competes too."""
+        """Answer clicks by boxes."""
         start = None if previous is None else previous.mask
         boxes = candidate_boxes(prompts, embedding.image_shape, start)
         found = self._draft(embedding, structure, boxes)
         coarse = found.coarse
         is_fine = is_too_coarse(coarse.grid_masks, coarse.scores, coarse.on_grid(prompts))
         compared = found.finish(range(len(boxes))) if is_fine else coarse
-        proposed = None
-        if "none" in self.model.prompt_kinds:
-            proposed = self._proposed(embedding, structure, prompts, start)
 
         def repeat(indices: list[int]) -> list[NDArray[np.bool_]]:
             masks = found.finish(indices)
@@ -263,30 +257,29 @@ class Predictor:
             again = self._draft(embedding, structure, tight)
             return (again.finish(range(len(tight))) if is_fine else again.coarse).grid_masks
 
-        best, rank = most_consistent(
+        best = most_consistent(
             compared.grid_masks, compared.scores, compared.on_grid(prompts), repeat
         )
-        if proposed is not None and (agreement(proposed.mask, prompts), proposed.score) > rank:
-            return self._without_islands(proposed, prompts, start)
-        return self._without_islands(found.finish([best]).prediction(0), prompts, start)
+        answer = found.finish([best]).prediction(0)
+        # A box of our own making may have caught more than the object that was clicked.
+        return answer if prompts.box else self._clicked_part(answer, prompts, previous)
 
     def _proposed(
         self,
         embedding: ImageEmbedding,
         structure: int | None,
         prompts: Prompts,
-        start: NDArray[np.bool_] | None,
+        previous: Prediction | None,
     ) -> Prediction:
         """Return what the proposal has at the clicks."""
-        proposal = self._decode(embedding, structure).prediction(0)
-        return replace(proposal, mask=clicked_components(proposal.mask, prompts, start))
+        return self._clicked_part(
+            self._decode(embedding, structure).prediction(0), prompts, previous
+        )
 
-    def _without_islands(
-        self, found: Prediction, prompts: Prompts, start: NDArray[np.bool_] | None
+    def _clicked_part(
+        self, found: Prediction, prompts: Prompts, previous: Prediction | None
     ) -> Prediction:
-        """Drop what a box of our own making caught besides the object that was clicked."""
-        if prompts.box is not None:
-            return found
+        start = None if previous is None else previous.mask
         mask = clicked_components(found.mask, prompts, start)
         return found if mask is found.mask else self.redrawn(mask, found)
 
@@ -303,7 +296,7 @@ class Predictor:
             previous = self._decode_one(embedding, base, structure, None)
         if agreement(previous.mask, prompts) == 1.0:
             return previous
-        anchored = _anchored(previous.mask, prompts)
+        anchored = anchored_clicks(previous.mask, prompts)
         if anchored is None:
             return Prediction(np.zeros_like(previous.mask), previous.score, previous.low_res_logits)
         return self.predict(embedding, anchored, structure=structure, previous=previous)
@@ -313,7 +306,7 @@ class Predictor:
         embedding: ImageEmbedding,
         structure: int | None,
         *,
-        points: tuple[torch.Tensor, torch.Tensor] | None = None,
+        points: Points | None = None,
         boxes: torch.Tensor | None = None,
         logits: torch.Tensor | None = None,
     ) -> DecodedMasks:
@@ -325,8 +318,9 @@ class Predictor:
     def _draft(
         self, embedding: ImageEmbedding, structure: int | None, boxes: list[Box]
     ) -> DraftedMasks:
-        tensor = self._box_tensor(boxes, self._scale(embedding.image_shape))
-        drafts = self._decoder.draft(embedding.features, tensor, structure)
+        drafts = self._decoder.draft(
+            embedding.features, self._box_tensor(boxes, embedding), structure
+        )
 
         def finish(indices: Sequence[int]) -> DecodedMasks:
             scores = drafts.scores[list(indices)]
@@ -358,14 +352,17 @@ class Predictor:
     def _scale(self, shape: tuple[int, int]) -> float:
         return self.model.input_size / max(shape)
 
-    def _box_tensor(self, boxes: list[Box], scale: float) -> torch.Tensor:
+    def _box_tensor(self, boxes: list[Box], embedding: ImageEmbedding) -> torch.Tensor:
+        scale = self._scale(embedding.image_shape)
         return torch.tensor(boxes, dtype=torch.float32, device=self.device) * scale
 
 
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether bfloat16 products are native on a device (AVX-512 BF16 or AMX; CUDA)."""
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        # torch.cuda.is_bf16_supported() counts emulation, and asks about the current device.
+        is_rocm = torch.version.hip is not None
+        return is_rocm or torch.cuda.get_device_properties(device).major >= _AMPERE
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
@@ -377,31 +374,3 @@ def _grown(box: Box, by: float) -> Box:
     """Grow a box on each side by a part of its width and height."""
     across, down = (by * (high - low) for low, high in ((box[0], box[2]), (box[1], box[3])))
     return box[0] - across, box[1] - down, box[2] + across, box[3] + down
-
-
-def _anchored(mask: NDArray[np.bool_], prompts: Prompts) -> Prompts | None:
-    """Add a positive click on what negative clicks leave of a mask; None where that is nothing."""
-    anchor = _far_point(mask, prompts)
-    if anchor is None:
-        return None
-    return Prompts(
-        points=np.concatenate([[anchor], prompts.negatives]),
-        labels=np.array([True] + [False] * len(prompts.negatives)),
-        box=prompts.box,
-    )
-
-
-def _far_point(mask: NDArray[np.bool_], prompts: Prompts) -> NDArray[np.float32] | None:
-    """Return a point of the mask that is deep inside and far from the negative clicks."""
-    from scipy import ndimage
-
-    height, width = mask.shape
-    free = np.pad(mask, 1)
-    columns = np.clip(np.rint(prompts.negatives[:, 0]).astype(int), 0, width - 1) + 1
-    rows = np.clip(np.rint(prompts.negatives[:, 1]).astype(int), 0, height - 1) + 1
-    free[rows, columns] = False
-    if box_of_mask(free) is None:
-        return None
-    depth = ndimage.distance_transform_edt(free)[1:-1, 1:-1]
-    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
-    return np.array([x, y], np.float32)

@@ -1,11 +1,13 @@
 """From an image to the encoder's input, and from low-resolution logits back to the image.
 
-The two base models differ only in their input size and pixel normalisation:
+The base models differ only in their input size and pixel normalisation:
 
 * LiteMedSAM (published inference of the MedSAM repository's LiteMedSAM branch): long side to 256,
   per-image min-max to 0..1, zero padding at the right and bottom.
 * segment-anything (Kirillov et al. 2023): long side to 1024, ImageNet mean and standard
   deviation in 0..255 units, zero padding at the right and bottom.
+* MedSAM (Ma et al. 2024): LiteMedSAM's normalisation, long side to 1024. Its published inference
+  stretches the image to the square instead; here images keep their proportions for every model.
 """
 
 from dataclasses import dataclass

@@ -230,6 +230,7 @@ def _verified(path: Path, info: ModelInfo) -> Path:
 def _build(architecture: Architecture | None, name: str, path: Path) -> PromptableModel:
     state = _read_state(path)
     model = _network(architecture or _recognise(state, path), name)
+    _check_finite(state, path)
     try:
         model.load_weights(state)
     except RuntimeError as error:
@@ -265,10 +266,19 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(
-        isinstance(value, torch.Tensor) for value in content.values()
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
     ):
-        raise ModelError(f"{path} holds no dictionary of tensors: give a model checkpoint.")
+        raise ModelError(f"{path} holds no dictionary of tensors by name: give a model checkpoint.")
     return content
+
+
+def _check_finite(state: dict[str, torch.Tensor], path: Path) -> None:
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise ModelError(
+                f"{path} has values in {name} that are no numbers: the training that made it "
+                "failed, so give an earlier checkpoint."
+            )
 
 
 def _recognise(state: dict[str, torch.Tensor], path: Path) -> Architecture:
@@ -277,7 +287,7 @@ def _recognise(state: dict[str, torch.Tensor], path: Path) -> Architecture:
         return "lite_medsam"
     position = state.get("image_encoder.pos_embed")
     sizes: dict[int, Architecture] = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
-    if position is None or position.shape[-1] not in sizes:
+    if position is None or position.ndim == 0 or position.shape[-1] not in sizes:
         raise ModelError(
             f"{path} is no checkpoint of LiteMedSAM or segment-anything (vit_b, vit_l, vit_h): "
             "give a file in one of these layouts."

@@ -5,19 +5,18 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from napari_fedsam.sam.preprocessing import SAM_PIXEL_MEAN, SAM_PIXEL_STD, PixelPreprocessing
 from napari_fedsam.sam.protocol import PromptKind, Stage
+from napari_fedsam.sam.published_model import PublishedModel
 
 VitSize = Literal["vit_b", "vit_l", "vit_h"]
 INPUT_SIZE = 1024
 
 
-class SegmentAnything(nn.Module):
+class SegmentAnything(PublishedModel):
     """A segment-anything model as a `PromptableModel`, without weights until `load_weights`.
 
     Parameters
@@ -27,27 +26,18 @@ class SegmentAnything(nn.Module):
     name : str
         The registry's name.
     medsam : bool
-        MedSAM's preprocessing (per-image min-max) and prompts (boxes only) instead of SAM's.
+        MedSAM's normalisation (per-image min-max) and prompts (boxes only) instead of SAM's. Unlike
+        its published inference, which stretches an image to the square, images keep their
+        proportions and are padded, as for all other models.
     """
 
     def __init__(self, size: VitSize, name: str, *, medsam: bool = False) -> None:
-        super().__init__()
         from segment_anything import sam_model_registry
 
-        self.name = name
-        self.input_size = INPUT_SIZE
-        self.prompt_kinds: frozenset[PromptKind] = (
-            frozenset({"box"}) if medsam else frozenset({"point", "box"})
-        )
-        network = sam_model_registry[size]()
-        self.image_encoder: nn.Module = network.image_encoder
-        self.prompt_encoder: nn.Module = network.prompt_encoder
-        self.mask_decoder: nn.Module = network.mask_decoder
-        self.preprocessing = (
-            PixelPreprocessing(INPUT_SIZE)
-            if medsam
-            else PixelPreprocessing(INPUT_SIZE, SAM_PIXEL_MEAN, SAM_PIXEL_STD)
-        )
+        kinds: frozenset[PromptKind] = frozenset({"box"} if medsam else {"point", "box"})
+        own_scale = () if medsam else (SAM_PIXEL_MEAN, SAM_PIXEL_STD)
+        preprocessing = PixelPreprocessing(INPUT_SIZE, *own_scale)
+        super().__init__(name, sam_model_registry[size](), kinds, preprocessing)
 
     def load_weights(self, state: dict[str, torch.Tensor]) -> None:
         """Load a state dictionary in the official layout.
@@ -65,24 +55,10 @@ class SegmentAnything(nn.Module):
         self.load_state_dict(weights)
         self.eval()
 
-    @property
-    def detail_branch(self) -> None:
-        """None: the base model sees no pixels beside its encoder."""
-        return None
-
-    def preprocess(self, image: NDArray[np.uint8]) -> torch.Tensor:
-        """Return the encoder's input; see `PixelPreprocessing`."""
-        return self.preprocessing(image)
-
     def encoder_stages(self) -> Sequence[Stage]:
         """Return the ViT as a chain: patch and position embedding, every block, the neck."""
         encoder = self.image_encoder
         return [PatchStage(encoder), *encoder.blocks, NeckStage(encoder.neck)]  # type: ignore[misc,arg-type]
-
-    def structure_tokens(self, structure: int | Sequence[int] | None, batch: int) -> torch.Tensor:
-        """Return no tokens: the base model knows no structures."""
-        del structure
-        return torch.zeros(batch, 0, 256, device=next(self.parameters()).device)
 
 
 def classes_of_decoder(modeling: ModuleType) -> frozenset[type]:

@@ -4,10 +4,9 @@ import hashlib
 from collections.abc import Callable
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from napari_fedsam.sam.embedding_store import EmbeddingStore
+from napari_fedsam.sam.embedding_store import STORED, EmbeddingStore
 from napari_fedsam.sam.prediction import ImageEmbedding
 from napari_fedsam.sam.predictor import Predictor
 
@@ -21,6 +20,9 @@ def encode_stored(
     between: Callable[[], None] | None = None,
 ) -> ImageEmbedding:
     """Encode an image, or take its embedding or its frozen prefix from the store.
+
+    What is encoded is rounded as the store rounds it, so that an image answers alike whether or
+    not it was kept.
 
     Parameters
     ----------
@@ -41,21 +43,21 @@ def encode_stored(
     encoder = predictor.encoder
     whole = _key(encoder.content[0], image, identity)
     features = store.get(whole)
-    if features is not None:
-        return ImageEmbedding(features.float().to(predictor.device), shape)
-    if encoder.frozen_stages == 0:
-        embedding = encoder(_input(predictor, image), between)
-    else:
-        pixels = _input(predictor, image)
-        # The frozen stages do not depend on the recipe, only on the base model's weights.
-        prefix = _key(encoder.content[1], image, "")
-        kept = store.get(prefix)
-        if kept is None:
-            kept = encoder.prefix(pixels, between)
-            store.put(prefix, kept)
-        embedding = encoder.suffix(kept.to(predictor.device), pixels, between)
-    store.put(whole, embedding)
-    return ImageEmbedding(embedding, shape)
+    if features is None:
+        pixels = predictor.model.preprocess(image).to(predictor.device)
+        if encoder.frozen_stages == 0:
+            embedding = encoder(pixels, between)
+        else:
+            # The frozen stages do not depend on the recipe, only on the base model's weights.
+            prefix = _key(encoder.content[1], image, "")
+            kept = store.get(prefix)
+            if kept is None:
+                kept = encoder.prefix(pixels, between).to(STORED)
+                store.put(prefix, kept)
+            embedding = encoder.suffix(kept.to(predictor.device), pixels, between)
+        features = embedding.to(STORED)
+        store.put(whole, features)
+    return ImageEmbedding(features.float().to(predictor.device), shape)
 
 
 def is_stored(
@@ -63,10 +65,6 @@ def is_stored(
 ) -> bool:
     """Whether `encode_stored` has nothing to compute."""
     return _key(predictor.encoder.content[0], image, identity) in store
-
-
-def _input(predictor: Predictor, image: NDArray[np.uint8]) -> torch.Tensor:
-    return predictor.model.preprocess(image).to(predictor.device)
 
 
 def _key(content: str, image: NDArray[np.uint8], identity: str) -> str:

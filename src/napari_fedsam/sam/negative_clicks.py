@@ -1,0 +1,52 @@
+"""What negative clicks leave of a mask."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_fedsam.sam.prompts import Prompts, box_of_mask
+
+
+def unclicked_components(mask: NDArray[np.bool_], prompts: Prompts) -> NDArray[np.bool_]:
+    """Drop the components of a mask of shape (H, W) that have a negative click.
+
+    The mask itself is returned where nothing is dropped, or nothing would be left.
+    """
+    from scipy import ndimage
+
+    components, count = ndimage.label(mask)
+    height, width = mask.shape
+    columns = np.clip(np.rint(prompts.negatives[:, 0]).astype(int), 0, width - 1)
+    rows = np.clip(np.rint(prompts.negatives[:, 1]).astype(int), 0, height - 1)
+    unwanted = set(components[rows, columns].tolist()) - {0}
+    if not 0 < len(unwanted) < count:
+        return mask
+    kept: NDArray[np.bool_] = mask & ~np.isin(components, list(unwanted))
+    return kept
+
+
+def anchored_clicks(mask: NDArray[np.bool_], prompts: Prompts) -> Prompts | None:
+    """Add a positive click on what negative clicks leave of a mask; None where that is nothing."""
+    anchor = _far_point(mask, prompts)
+    if anchor is None:
+        return None
+    return Prompts(
+        points=np.concatenate([[anchor], prompts.negatives]),
+        labels=np.array([True] + [False] * len(prompts.negatives)),
+        box=prompts.box,
+    )
+
+
+def _far_point(mask: NDArray[np.bool_], prompts: Prompts) -> NDArray[np.float32] | None:
+    """Return a point of the mask that is deep inside and far from the negative clicks."""
+    from scipy import ndimage
+
+    height, width = mask.shape
+    free = np.pad(mask, 1)
+    columns = np.clip(np.rint(prompts.negatives[:, 0]).astype(int), 0, width - 1) + 1
+    rows = np.clip(np.rint(prompts.negatives[:, 1]).astype(int), 0, height - 1) + 1
+    free[rows, columns] = False
+    if box_of_mask(free) is None:
+        return None
+    depth = ndimage.distance_transform_edt(free)[1:-1, 1:-1]
+    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+    return np.array([x, y], np.float32)
