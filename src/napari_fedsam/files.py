@@ -19,21 +19,30 @@ def make_private_folder(path: Path) -> Path:
     """Create a folder that only its owner can open, parents included.
 
     On POSIX systems the mode becomes 0700. On Windows a folder inside the user's profile already
-    denies other users by inheritance; elsewhere the inherited rights are replaced by the owner's.
+    denies other users by inheritance; elsewhere the inherited rights of a folder that is created
+    here are replaced by the owner's.
 
     Parameters
     ----------
     path : Path
-        The folder; one that exists is only tightened.
+        The folder; on POSIX systems one that exists is tightened.
 
     Returns
     -------
     Path
         The same path.
     """
+    is_new = not path.is_dir()
     path.mkdir(parents=True, exist_ok=True)
     if sys.platform == "win32":
-        _restrict_to_owner_on_windows(path)
+        # It starts a program, and folders that exist are asked for every second.
+        if is_new:
+            try:
+                _restrict_to_owner_on_windows(path)
+            except BaseException:
+                # Found the next time, it would be taken for a private one.
+                path.rmdir()
+                raise
     else:
         path.chmod(0o700)
     return path
@@ -63,6 +72,15 @@ def fsync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def temporary_beside(path: Path) -> Path:
+    """Create an empty file beside `path`, of a like name, that only its owner can read."""
+    descriptor, name = tempfile.mkstemp(
+        prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent
+    )
+    os.close(descriptor)
+    return Path(name)
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that replaces it once the block ends well.
@@ -70,11 +88,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     A reader sees the old file or the new one, never a part of it; the temporary file is removed
     when the block raises. The parent folder must exist. The file is readable by its owner only.
     """
-    descriptor, name = tempfile.mkstemp(
-        prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent
-    )
-    os.close(descriptor)
-    temporary = Path(name)
+    temporary = temporary_beside(path)
     try:
         yield temporary
         with temporary.open("rb+") as handle:

@@ -8,12 +8,14 @@ import SimpleITK as sitk
 from PIL import Image
 from typer.testing import CliRunner
 
+from napari_fedsam.annotation.model_source import ModelSource
 from napari_fedsam.app.cli import app, main
 from napari_fedsam.cases.case import NewCase, Structure
 from napari_fedsam.cases.store import CaseStore
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.imaging.geometry import Geometry
 from napari_fedsam.imaging.readers import read_scan, read_segmentation
+from napari_fedsam.sam.prompts import Prompts
 
 OBLIQUE = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
 
@@ -110,6 +112,17 @@ def test_segment_explains_formats_that_do_not_fit(run, oblique_scan, tmp_path, n
     assert not (tmp_path / name).exists()
 
 
+def test_segment_creates_the_masks_folder_and_refuses_a_folder_as_mask(run, oblique_scan, tmp_path):
+    words = ("segment", oblique_scan, "--box", "26,16,54,44", "-o")
+    result = run(*words, tmp_path / "new" / "mask.nrrd")
+    assert result.exit_code == 0, result.output
+    folder = tmp_path / "folder.nrrd"
+    folder.mkdir()
+    refused = run(*words, folder, "--model", "never loaded")
+    assert isinstance(refused.exception, FedSamError)
+    assert "is a folder" in str(refused.exception)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -158,9 +171,9 @@ def manifest(tmp_path):
     rows = ["task,site,split,image,mask,group"]
     for number, site in enumerate(("one", "two", "two")):
         mask = disc(centre=(30, 30 + 4 * number))
+        Image.fromarray((60 + 150 * mask).astype(np.uint8)).save(tmp_path / f"i{number}.png")
         if number == 2:
             mask = np.zeros_like(mask)
-        Image.fromarray((60 + 150 * mask).astype(np.uint8)).save(tmp_path / f"i{number}.png")
         Image.fromarray((255 * mask).astype(np.uint8)).save(tmp_path / f"m{number}.png")
         rows.append(f"disc,{site},test,i{number}.png,m{number}.png,g{number}")
     path = tmp_path / "manifest.csv"
@@ -179,12 +192,19 @@ def test_evaluate_reports_sites_and_leaves_empty_masks_out(run, manifest, tmp_pa
     assert "empty" in report["empty_mask_rule"]
 
 
-def test_evaluate_counts_false_positives_of_absent_structures(run, manifest, tmp_path):
+def test_evaluate_counts_false_positives_of_absent_structures(run, manifest, site, tmp_path):
     out = tmp_path / "eval.json"
-    run("evaluate", "--data", manifest, "--task", "disc", "--prompt", "none", "--out", out)
+    run(
+        "evaluate", "--data", manifest, "--task", "disc", "--prompt", "none", "--out", out,
+        "--model", site,
+    )  # fmt: skip
     absent = json.loads(out.read_text())["images"][-1]
     assert absent["dice"] is None
-    assert absent["false_positives"] >= 0
+    predictor = ModelSource(site).load().predictor
+    picture = np.array(Image.open(manifest.parent / "i2.png"))
+    marked = predictor.predict(predictor.encode(picture), Prompts(), structure=2).mask
+    assert marked.any()
+    assert absent["false_positives"] == marked.sum()
 
 
 def test_evaluate_tells_the_structures_of_a_mask_apart(run, tmp_path):

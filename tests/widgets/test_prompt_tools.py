@@ -5,9 +5,10 @@ import pytest
 import SimpleITK as sitk
 from qtpy.QtTest import QTest
 
-from napari_fedsam.annotation.ask import Painting
+from napari_fedsam.annotation.ask import Ask, Painting
 from napari_fedsam.imaging.segmentation import MaskStructure
 from napari_fedsam.imaging.writers import write_mask
+from napari_fedsam.widgets.prompt_shapes import ShapePrompts
 
 pytestmark = pytest.mark.window
 
@@ -30,6 +31,11 @@ def told_errors(monkeypatch):
     told = []
     monkeypatch.setattr("napari_fedsam.widgets.dock.show_error", told.append)
     return told
+
+
+def test_shapes_that_have_not_changed_leave_a_proposal_untouched():
+    proposal = Ask(proposal=True, automatic=True)
+    assert ShapePrompts.of(proposal).put_into(proposal).automatic
 
 
 def test_a_positive_scribble_is_drawn_answered_moved_and_deleted(ball, hands, widget):

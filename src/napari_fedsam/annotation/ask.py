@@ -1,7 +1,7 @@
 """What a person asks of the model for one structure on one slice."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -95,6 +95,9 @@ class Ask:
         Whether the model's own proposal was asked for; prompts then correct it.
     corrections : tuple of Click, Scribble and Painting
         What is to be changed, each building on what came before.
+    automatic : bool
+        Whether it was made on arriving at the slice and the person has not touched it. It does not
+        change the answer, so asks that differ in nothing else are equal.
     """
 
     boxes: tuple[Box, ...] = ()
@@ -102,6 +105,7 @@ class Ask:
     mask: BitMask | None = None
     proposal: bool = False
     corrections: tuple[Correction, ...] = ()
+    automatic: bool = field(default=False, compare=False)
 
     @property
     def is_empty(self) -> bool:

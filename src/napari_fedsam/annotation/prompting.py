@@ -36,7 +36,8 @@ class Prompting(Workspace):
         place, before = self.view.place, self.ask
         if before.is_empty and not ask.is_empty:
             ask = self._after_painting(ask)
-        if ask != before:
+        if ask != before or ask.automatic != before.automatic:
+            ask = replace(ask, automatic=False)
             self._put_ask(place, ask)
             self.prompted.emit(max(0, ask.prompt_count - before.prompt_count))
             self._history.record(

@@ -39,8 +39,6 @@ class AnnotationSession(Prompting, Accepting):
 
     Attributes
     ----------
-    auto_propose : bool
-        Whether a slice that is arrived at gets the model's proposal.
     crosshair : Crosshair
         The point that links this scan to others.
     """
@@ -52,7 +50,7 @@ class AnnotationSession(Prompting, Accepting):
         self, store: CaseStore, *, annotator: str = "", disk: DiskJobs | None = None
     ) -> None:
         super().__init__(store, annotator=annotator, disk=disk)
-        self.auto_propose = False
+        self._auto_propose = False
         self.crosshair = Crosshair(self.view)
         self.view.slice_changed.connect(self._arrived)
         self.view.structure_changed.connect(self._arrived)
@@ -123,7 +121,21 @@ class AnnotationSession(Prompting, Accepting):
                 f"The model in use has not learned to propose {self.view.structure.name}: click "
                 "on it or draw a box; a model personalised in a federation can propose."
             )
-        self.set_ask(replace(self.ask, proposal=True))
+        self.set_ask(replace(self.ask, proposal=True, automatic=False))
+
+    @property
+    def auto_propose(self) -> bool:
+        """Whether a slice gets the model's proposal while it is shown and nothing is asked on it.
+
+        Such a proposal is gone once the slice is left, unless the person takes it up.
+        """
+        return self._auto_propose
+
+    @auto_propose.setter
+    def auto_propose(self, wanted: bool) -> None:
+        self._auto_propose = wanted
+        if wanted:
+            self._arrived()
 
     # --- going on, and arriving
 
@@ -137,16 +149,18 @@ class AnnotationSession(Prompting, Accepting):
             self._edit(edit)
         self._accepted = {each.place: each for each in accepted}
         self._asks = dict(asks)
-        self._show_ask()
+        self._arrived()
 
     def _arrived(self) -> None:
         """Show the prompts of a place, a scan or a model that is new."""
-        if self.auto_propose and self.view.scan is not None and self.can_propose:
-            place = self.view.place
-            if self.ask.is_empty and place not in self._accepted:
-                self._asks[place] = self._after_painting(Ask(proposal=True))
+        place = self.view.place
+        # What nobody has taken up goes with the slice that it was made for.
+        self._asks = {p: ask for p, ask in self._asks.items() if p == place or not ask.automatic}
+        is_bare = self.ask.is_empty and place not in self._accepted
+        if self.auto_propose and self.view.scan is not None and self.can_propose and is_bare:
+            self._asks[place] = self._after_painting(Ask(proposal=True, automatic=True))
         preview = self.preview
-        if preview is not None and preview.place != self.view.place:
+        if preview is not None and preview.place != place:
             self.answering.drop_preview()
         self.answering.hover.drop()
         self.answering.foreseen.expect_nothing()

@@ -36,7 +36,11 @@ class FoundMasks:
 
 @dataclass(frozen=True, eq=False)
 class PropagationWork:
-    """Propagate a structure from all its prompted and accepted slices of one plane."""
+    """Propagate a structure from all its slices of one plane that the person prompted or accepted.
+
+    A slice on which the person asked for the model's proposal counts as prompted; one that got it
+    by itself does not.
+    """
 
     scan: Scan
     axis: int
@@ -103,8 +107,8 @@ def propagation_of(session: AnnotationSession, limits: Limits) -> PropagationWor
         seeds[place.slice.index] = painted
     if not any(isinstance(seed, Ask) or seed.any() for seed in seeds.values()):
         raise AnnotationError(
-            f"There is no slice with {view.structure.name} to start from: click on it, or draw a "
-            "box around it, on one slice."
+            f"There is no slice with {view.structure.name} to start from: click on it, draw a box "
+            "around it, or accept a proposal, on one slice."
         )
     return PropagationWork(
         scan, place.slice.axis, view.structure, model, view.window, view.display, seeds, limits

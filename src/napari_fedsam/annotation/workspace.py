@@ -131,8 +131,8 @@ class Workspace:
 
     @property
     def asks(self) -> Mapping[Place, Ask]:
-        """All prompts that are not accepted yet, by slice and structure."""
-        return self._asks
+        """All that the person asked and has not accepted yet, by slice and structure."""
+        return {place: ask for place, ask in self._asks.items() if not ask.automatic}
 
     @property
     def acceptances(self) -> Mapping[Place, Acceptance]:
@@ -142,7 +142,7 @@ class Workspace:
     @property
     def has_work(self) -> bool:
         """Whether something was done on the open scan, or is there to be undone."""
-        begun = bool(self._asks or self._accepted) or not self._history.is_empty
+        begun = bool(self.asks or self._accepted) or not self._history.is_empty
         return self.scan is not None and (begun or bool(self.segmentation.any()))
 
     def offer_structures(self, structures: tuple[Structure, ...]) -> None:

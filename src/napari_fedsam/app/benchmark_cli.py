@@ -10,7 +10,8 @@ import typer
 
 from napari_fedsam.app.benchmark.interactive import interactive
 from napari_fedsam.app.benchmark.scale import scale
-from napari_fedsam.app.console import console
+from napari_fedsam.app.console import STRUCTURE_HELP, console
+from napari_fedsam.app.output_files import ready_file, ready_folder
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.files import write_text_atomically
 
@@ -110,6 +111,8 @@ def training(
 
     from napari_fedsam.app.benchmark.training_speed import measure_training_speed
 
+    if json_file is not None:
+        ready_file(json_file)
     speed = measure_training_speed(
         method, images=images, plain_steps=plain_steps, compared_steps=compared_steps
     )
@@ -152,6 +155,7 @@ def propagation(
     prompts: Annotated[int, typer.Option(min=1, help="Give up after so many prompts.")] = 20,
     level: Annotated[str, typer.Option(help="LEVEL,WIDTH of the window.")] = "",
     model: Annotated[str, typer.Option(help="A model's name, or 'site'.")] = "lite_medsam",
+    structure: Annotated[str | None, typer.Option(help=STRUCTURE_HELP)] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Also write the numbers to this file.")
     ] = None,
@@ -159,11 +163,15 @@ def propagation(
     """Count the prompts of a simulated person who propagates from one prompted slice."""
     from napari_fedsam.annotation.model_source import ModelSource
     from napari_fedsam.app.benchmark.propagation import count_prompts, table_of
+    from napari_fedsam.app.structure_choice import chosen_structure
     from napari_fedsam.settings import home
 
+    if json_file is not None:
+        ready_file(json_file)
     window = _window(level) if level else None
     loaded = ModelSource(home()).load(model)
-    steps = count_prompts(scan, mask, loaded, window, target=target, most=prompts)
+    chosen = chosen_structure(loaded.predictor, structure)
+    steps = count_prompts(scan, mask, loaded, chosen, window, target=target, most=prompts)
     console.print(table_of(steps))
     reached = steps[-1].dice >= target
     outcome = f"{steps[-1].prompts} prompts" if reached else f"not within {prompts} prompts"
@@ -216,6 +224,7 @@ def poisoning(
         if data is None
         else measured.manifest_sites(data, task, train_images, held_out)
     )
+    ready_folder(out)
     federation = measured.PoisonedFederation(
         measured.recipe_for_poisoning(structures, rounds, epochs), sites, out / "updates"
     )
@@ -245,6 +254,6 @@ def report(
     """Write a page of tables and figures from a benchmark's results."""
     from napari_fedsam.app.benchmark.report import write_report
 
-    page = out or folder.with_suffix(".md")
+    page = folder.with_suffix(".md") if out is None else ready_file(out)
     write_report(folder, page)
     console.print(f"{page}", markup=False)

@@ -11,8 +11,9 @@ import typer
 from napari_fedsam import __version__
 from napari_fedsam.app.benchmark_cli import benchmark_app
 from napari_fedsam.app.cases_cli import cases_app
-from napari_fedsam.app.console import console, fail, progress_bar
+from napari_fedsam.app.console import STRUCTURE_HELP, console, fail, progress_bar
 from napari_fedsam.app.federation_cli import coordinator_app, site_app
+from napari_fedsam.app.output_files import ready_file
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.files import write_text_atomically
 
@@ -116,9 +117,7 @@ def segment(
         typer.Option(help="x,y of a positive click, x,y,- of a negative one; repeatable."),
     ] = None,
     no_prompt: Annotated[bool, typer.Option("--no-prompt", help="Ask for a proposal.")] = False,
-    structure: Annotated[
-        int | None, typer.Option(help="The structure's value in a personalised model.")
-    ] = None,
+    structure: Annotated[str | None, typer.Option(help=STRUCTURE_HELP)] = None,
     model: Annotated[str, typer.Option(help=_MODEL_HELP)] = "lite_medsam",
     profile: ModelProfile = None,
     series: Annotated[
@@ -127,6 +126,7 @@ def segment(
 ) -> None:
     """Segment one slice of a scan; the mask has the scan's exact geometry."""
     from napari_fedsam.app.segmentation import segment_slice
+    from napari_fedsam.app.structure_choice import chosen_structure, structures_of
     from napari_fedsam.imaging.mask_formats import format_to_write
     from napari_fedsam.imaging.readers import read_scan
     from napari_fedsam.imaging.writers import write_mask
@@ -138,8 +138,10 @@ def segment(
     opened = read_scan(scan, series=series)
     # Before the model is at work for nothing.
     format_to_write(output, opened)
+    ready_file(output)
     source = _model_source(profile)
     predictor = source.load(model).predictor
+    chosen = chosen_structure(predictor, structure)
     mask = segment_slice(
         opened,
         predictor,
@@ -147,11 +149,10 @@ def segment(
         index=slice_index,
         points=points,
         box=None if corners is None else (corners[0], corners[1], corners[2], corners[3]),
-        structure=structure,
+        structure=chosen.value,
     )
-    known = source.structures() if model == "site" else ()
-    named = [each for each in known if each.value == (structure or 1)]
-    write_mask(mask, opened, output, named)
+    known = structures_of(predictor) or (source.structures() if model == "site" else ())
+    write_mask(mask, opened, output, [each for each in known if each.value == chosen.value])
     console.print(f"{output}: {int((mask > 0).sum())} pixels", markup=False)
 
 
@@ -166,21 +167,23 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="The JSON file to write.")],
     site: Annotated[str | None, typer.Option(help="One site only.")] = None,
     split: Annotated[str, typer.Option(help="The manifest's split.")] = "test",
-    structure: Annotated[int, typer.Option(help="The structure's value.")] = 1,
+    structure: Annotated[str | None, typer.Option(help=STRUCTURE_HELP)] = None,
     model: Annotated[str, typer.Option(help=_MODEL_HELP)] = "lite_medsam",
     profile: ModelProfile = None,
 ) -> None:
     """Measure a model's Dice on a manifest's images."""
-    from napari_fedsam.app.evaluation_report import evaluate_rows
+    from napari_fedsam.app.evaluation_report import evaluate_rows, labels_in
+    from napari_fedsam.app.structure_choice import chosen_structure
     from napari_fedsam.training.manifest import read_manifest
-    from napari_fedsam.training.segmentation_task import labels_of
 
+    ready_file(out)
     rows = read_manifest(data, task, site=site, split=split)
-    labels = labels_of(task, structure)
     predictor = _model_source(profile).load(model).predictor
+    chosen = chosen_structure(predictor, structure)
+    labels = labels_in(task, chosen)
     with progress_bar(f"{len(rows)} images") as progress:
         report = evaluate_rows(
-            predictor, rows, prompt, structure=structure, labels=labels, progress=progress
+            predictor, rows, prompt, structure=chosen.value, labels=labels, progress=progress
         )
     write_text_atomically(out, json.dumps({"model": model, "task": task, **report}, indent=2))
     for name, result in report["sites"].items():

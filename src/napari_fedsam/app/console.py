@@ -10,6 +10,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
+STRUCTURE_HELP = "Value or name of the structure; a personalised model's only one by default."
+
 
 def fail(message: str) -> None:
     """Print one sentence to standard error, without markup."""

@@ -17,6 +17,7 @@ from napari_fedsam.app import demo_report
 from napari_fedsam.app.console import console
 from napari_fedsam.app.demo_sites import DemoPlan, DemoSite, manifest_plan, sample_plan
 from napari_fedsam.app.demo_window import ScriptedWindow, open_window
+from napari_fedsam.app.output_files import ready_folder
 from napari_fedsam.app.virtual_display import display_or_xvfb, has_display
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.federation.coordinator import Coordinator
@@ -77,7 +78,7 @@ def run_demo(
 
 
 def _fresh_folder(out: Path) -> Path:
-    work = out / "federation"
+    work = ready_folder(out) / "federation"
     if work.exists():
         shutil.rmtree(work)
     for old in out.glob("[0-9][0-9]-*.png"):

@@ -3,15 +3,34 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from napari_fedsam.cases.case import Structure
 from napari_fedsam.sam.predictor import Predictor
 from napari_fedsam.training.evaluation import Evaluation, ImageResult, PromptKind, evaluate
 from napari_fedsam.training.manifest import ManifestRow, load_row
+from napari_fedsam.training.segmentation_task import labels_of, structures_of
 
 EMPTY_MASK_RULE = (
     "An image whose true mask is empty has no Dice and is left out of every mean; the pixels that "
     "the model marks on it are listed as its false positives. An empty prediction of a structure "
     "that is there scores 0."
 )
+
+
+def labels_in(task: str, structure: Structure) -> tuple[int, ...]:
+    """Return the values that stand for a model's structure in the masks of a task.
+
+    The name tells first: a site may number its structures otherwise than the task does.
+
+    Raises
+    ------
+    ManifestError
+        When the task's masks hold several structures, and none of that name or value.
+    """
+    name = structure.name.casefold()
+    for part in structures_of(task):
+        if part.structure.name.casefold() == name:
+            return part.labels
+    return labels_of(task, structure.value)
 
 
 def evaluate_rows(

@@ -9,6 +9,7 @@ import typer
 from pydantic import ValidationError
 from safetensors.numpy import save_file
 
+from napari_fedsam.app.output_files import ready_file
 from napari_fedsam.app.profiles_cli import (
     ProfileName,
     SiteFolder,
@@ -56,6 +57,7 @@ def new_recipe(
     """Write a recipe with the defaults, to be read and edited."""
     if file.exists():
         raise FedSamError(f"{file} exists already; choose another name.")
+    ready_file(file)
     try:
         structures = tuple(
             Structure(value=value, name=each, color=_COLORS[(value - 1) % len(_COLORS)])
@@ -207,7 +209,7 @@ def report(
     out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
 ) -> None:
     """Write a report of all rounds: Dice, participation, bytes, norms, left out, privacy."""
-    path = write_report(Coordinator(folder), out)
+    path = write_report(Coordinator(folder), ready_file(out))
     say(f"Report: {path}")
 
 
@@ -225,6 +227,8 @@ def show_key(
     out: Annotated[Path | None, typer.Option(help="Write it into this file, too.")] = None,
 ) -> None:
     """Show the site's public key, for the coordinator to approve."""
+    if out is not None:
+        ready_file(out)
     key = chosen_site(folder, profile).public_key
     say(key)
     say(f"Its fingerprint, to be compared by telephone: {fingerprint(key)}")
@@ -354,6 +358,9 @@ def audit(
     ] = None,
 ) -> None:
     """List every message that left this site, export the list, or open one."""
+    for file in (export, out):
+        if file is not None:
+            ready_file(file)
     site = chosen_site(folder, profile)
     lines = site.audit()
     if show is not None:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_fedsam.annotation.slices import Position, SliceKey
+from napari_fedsam.app.structure_choice import chosen_structure
 from napari_fedsam.imaging.scan import Scan
 from napari_fedsam.imaging.window import Window, apply_window, default_window
 from napari_fedsam.sam.errors import PromptError
@@ -139,8 +140,8 @@ def segment_slice(
     box : (x0, y0, x1, y1), optional
         In pixels of that slice.
     structure : int, optional
-        The structure's value: what a personalised model proposes, and the value written. 1 when
-        it is not given.
+        The structure's value: what a personalised model proposes, and the value written. When it
+        is not given, that of the model's only structure, and 1 for a base model.
 
     Returns
     -------
@@ -150,8 +151,10 @@ def segment_slice(
     Raises
     ------
     PromptError
-        When the slice does not exist or a prompt lies outside it.
+        When the slice does not exist, a prompt lies outside it, or the model does not have the
+        structure.
     """
+    value = chosen_structure(predictor, structure).value
     chosen = SliceOfScan(scan, axis, index)
     prompts = Prompts(
         np.array([chosen.display_point((x, y)) for x, y, _ in points], np.float32),
@@ -159,5 +162,5 @@ def segment_slice(
         None if box is None else chosen.display_box(Prompts(box=box).box or box),
     )
     embedding = predictor.encode(chosen.display_image())
-    mask = predictor.predict(embedding, prompts, structure=structure).mask
-    return chosen.volume_mask(mask, structure or 1)
+    mask = predictor.predict(embedding, prompts, structure=value).mask
+    return chosen.volume_mask(mask, value)

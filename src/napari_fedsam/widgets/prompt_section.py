@@ -120,7 +120,7 @@ class PromptSection(QWidget):
             made.setEnabled(is_open)
         self.buttons["toggle_preserve"].setChecked(session.preserve_others)
         self.buttons["propose"].setEnabled(is_open and session.can_propose)
-        self.auto_propose.setEnabled(session.can_propose)
+        self.auto_propose.setEnabled(is_open and session.can_propose)
         self.status.setText(self._describe())
 
     def close_section(self) -> None:
@@ -144,5 +144,3 @@ class PromptSection(QWidget):
 
     def _auto_propose_toggled(self, checked: bool) -> None:
         self._session.auto_propose = checked
-        if checked and self._session.can_propose and self._session.ask.is_empty:
-            self._session.propose()

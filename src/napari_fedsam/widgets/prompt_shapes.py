@@ -3,7 +3,7 @@
 Every shape that napari can draw means something: an ellipse is a lasso, a line is a scribble.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,8 +34,7 @@ class ShapePrompts:
 
     def put_into(self, ask: Ask) -> Ask:
         """Return an ask with this part replaced."""
-        changed = ask.with_scribbles(self.scribbles)
-        return Ask(self.boxes, self.lassos, changed.mask, changed.proposal, changed.corrections)
+        return replace(ask.with_scribbles(self.scribbles), boxes=self.boxes, lassos=self.lassos)
 
     def __len__(self) -> int:
         return len(self.boxes) + len(self.lassos) + len(self.scribbles)

@@ -49,6 +49,14 @@ def test_it_prompts_where_most_is_wrong_until_the_target_is_reached(volume, tmp_
     assert f"{len(kinds)} prompts" in result.output
 
 
+def test_a_report_that_cannot_be_written_is_told_before_the_work(volume, tmp_path):
+    scan, mask = volume
+    result = run("--scan", scan, "--mask", mask, "--json", tmp_path)
+    assert isinstance(result.exception, FedSamError)
+    assert "is a folder" in str(result.exception)
+    assert "prompts" not in result.output
+
+
 def test_what_is_not_reached_is_said(volume):
     scan, mask = volume
     result = run("--scan", scan, "--mask", mask, "--prompts", 1)

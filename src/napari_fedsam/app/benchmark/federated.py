@@ -258,7 +258,7 @@ class FederatedRun:
                 model.shared_state(),
                 model.local_state(),
                 round=self.run.recipe.rounds,
-                recipe_hash=self.run.recipe.hash,
+                recipe=self.run.recipe,
                 dice={},
             )
             versions.activate(version.number)

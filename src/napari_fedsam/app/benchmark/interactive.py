@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from napari_fedsam.app.console import console
+from napari_fedsam.app.output_files import ready_file
 from napari_fedsam.files import write_text_atomically
 
 Report = dict[str, Any]
@@ -40,6 +41,8 @@ def interactive(
     """Measure encoding, prompts, click to pixels, and stalls of the window."""
     from napari_fedsam.app.benchmark.interactive_measurements import model_report, window_report
 
+    if json_file is not None:
+        ready_file(json_file)
     report = model_report(repeats, vit_b=vit_b)
     if window:
         report |= window_report(repeats)

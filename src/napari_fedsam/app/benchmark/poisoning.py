@@ -25,8 +25,9 @@ from napari_fedsam.personalization.recipe import Recipe, TrainingOptions
 from napari_fedsam.sam.predictor import Predictor
 from napari_fedsam.training.evaluation import PromptKind, evaluate
 from napari_fedsam.training.feature_cache import CachedEncoder, FeatureCache
-from napari_fedsam.training.local_update import Moment, local_update
+from napari_fedsam.training.local_update import local_update
 from napari_fedsam.training.samples import TrainingSample
+from napari_fedsam.training.schedule import Moment
 from napari_fedsam.training.segmentation_task import TaskSite, load_task, spread, structures_of
 
 SITES = 5

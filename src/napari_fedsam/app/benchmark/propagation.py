@@ -11,8 +11,8 @@ from rich.table import Table
 from napari_fedsam.annotation.ask import Ask, Click
 from napari_fedsam.annotation.model_in_use import ModelInUse
 from napari_fedsam.annotation.propagation import Limits
-from napari_fedsam.annotation.structures import FIRST_STRUCTURE
 from napari_fedsam.annotation.volume_work import PropagationWork
+from napari_fedsam.cases.case import Structure
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.imaging.readers import read_mask, read_scan
 from napari_fedsam.imaging.scan import Scan
@@ -60,12 +60,17 @@ class SimulatedAnnotator:
     truth : bool array
         Shape (z, y, x) of the scan.
     model : ModelInUse
+    structure : Structure
+        Of the model.
     window : Window
     """
 
-    def __init__(self, scan: Scan, truth: Masks, model: ModelInUse, window: Window) -> None:
+    def __init__(
+        self, scan: Scan, truth: Masks, model: ModelInUse, structure: Structure, window: Window
+    ) -> None:
         self._scan = scan
         self._model = model
+        self._structure = structure
         self._window = window
         self._axis = scan.orientation.display_axis(scan.slice_axis)
         self._display = scan.orientation.to_display(scan.pixels)
@@ -102,7 +107,7 @@ class SimulatedAnnotator:
         work = PropagationWork(
             self._scan,
             self._axis,
-            FIRST_STRUCTURE,
+            self._structure,
             self._model,
             self._window,
             self._display,
@@ -116,7 +121,14 @@ class SimulatedAnnotator:
 
 
 def count_prompts(
-    scan: Path, mask: Path, model: ModelInUse, window: Window | None, *, target: float, most: int
+    scan: Path,
+    mask: Path,
+    model: ModelInUse,
+    structure: Structure,
+    window: Window | None,
+    *,
+    target: float,
+    most: int,
 ) -> list[Step]:
     """Let a simulated annotator segment a volume (see `SimulatedAnnotator`).
 
@@ -129,7 +141,8 @@ def count_prompts(
     truth = read_mask(mask, opened) > 0
     if opened.is_picture or not truth.any():
         raise FedSamError("Propagation needs a volume and a mask that is not empty: give another.")
-    annotator = SimulatedAnnotator(opened, truth, model, window or default_window(opened))
+    window = window or default_window(opened)
+    annotator = SimulatedAnnotator(opened, truth, model, structure, window)
     return list(annotator.steps(target, most))
 
 

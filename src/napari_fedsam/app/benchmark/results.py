@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from filelock import FileLock
 
 from napari_fedsam.app.benchmark.experiment import Run
+from napari_fedsam.app.output_files import ready_folder
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.files import write_text_atomically
 from napari_fedsam.training.samples import TrainingSample
@@ -165,7 +166,7 @@ class ResultsFolder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        ready_folder(folder)
         write_text_atomically(folder / ".gitignore", "/cache/\n/models/\n/unfinished/\n/.lock\n")
         self._lock = FileLock(folder / ".lock")
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from napari_fedsam.app.benchmark.environment import environment
 from napari_fedsam.app.console import console
+from napari_fedsam.app.output_files import ready_file
 from napari_fedsam.files import write_text_atomically
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def scale(
         measure_simulation,
     )
 
+    if json_file is not None:
+        ready_file(json_file)
     plan = [(measure_coordinator, count) for count in _numbers(answers)]
     plan += [(measure_simulation, count) for count in _numbers(sites)]
     if nodes:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 import psutil
 
+from napari_fedsam.child_process import end_with_standard_input
 from napari_fedsam.process_priority import give_way
 
 
@@ -67,11 +68,6 @@ def train_forever() -> None:
         local_update(model, samples, seed=0, progress=tell, cache=cache)
 
 
-def _end_with_parent() -> None:
-    sys.stdin.read()
-    psutil.Process().kill()
-
-
 if __name__ == "__main__":
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_standard_input()
     train_forever()

@@ -27,8 +27,9 @@ from napari_fedsam.training.feature_cache import (
     PlainEncoder,
     TrainingEncoder,
 )
-from napari_fedsam.training.local_update import MOMENTS, local_update
+from napari_fedsam.training.local_update import local_update
 from napari_fedsam.training.samples import TrainingSample
+from napari_fedsam.training.schedule import MOMENTS
 
 Side = Literal["cached", "plain"]
 
