@@ -16,13 +16,15 @@ from napari_fedsam.sam.predictor import Predictor
 from napari_fedsam.training.profile_folder import set_active
 from napari_fedsam.training.versions import VersionStore
 
+SMALL = MethodOptions(blocks=1, lora_rank=2, experts=2, expert_width=4, top_k=1)
+
 
 @pytest.fixture
 def recipe() -> Recipe:
     return Recipe(
         name="spleen",
         structures=(Structure(value=3, name="spleen", color="#112233"),),
-        options=MethodOptions(blocks=1, lora_rank=2, experts=2, expert_width=4, top_k=1),
+        options=SMALL,
     )
 
 
@@ -33,15 +35,16 @@ def site(tmp_path, recipe):
     return tmp_path
 
 
-def keep_version(site, recipe, number, *, activate=True):
+def keep_version(site, recipe, number, *, activate=True, passed=False):
     model = build_personalised_model(recipe)
     store = VersionStore(site / "versions")
     version = store.save(
         model.shared_state(),
         model.local_state(),
         round=number,
-        recipe_hash=recipe.hash,
+        recipe=recipe,
         dice={"none": 0.5},
+        passed=passed,
     )
     if activate:
         store.activate(version.number)
@@ -95,10 +98,50 @@ def test_a_version_that_was_not_taken_up_waits_for_the_person(site, recipe):
     assert source.active_version == second.number
 
 
-def test_a_version_of_another_recipe_is_not_used(site, recipe):
-    keep_version(site, recipe, 1)
-    recipe.model_copy(update={"name": "other"}).write(site / "federation" / "recipe.json")
-    assert not ModelSource(site).load().is_personalised
+def other_structures(site):
+    """Let the site work under another recipe, as after its first invitation."""
+    liver = Structure(value=3, name="liver", color="#112233")
+    other = Recipe(name="other", structures=(liver,), options=SMALL)
+    other.write(site / "federation" / "recipe.json")
+    return other
+
+
+def test_a_version_stays_in_use_when_the_recipe_becomes_another_one(site, recipe):
+    version = keep_version(site, recipe, 1)
+    other = other_structures(site)
+    source = ModelSource(site)
+    model = source.load()
+    assert (model.version, model.recipe_hash) == (version.number, recipe.hash)
+    assert model.structure_for(recipe.structures[0]) == 3
+    assert model.structure_for(other.structures[0]) is None
+    assert source.structures() == other.structures
+    assert source.load_global(model) is not None
+    newer = keep_version(site, other, 1)
+    assert source.load().version == newer.number
+    source.go_back()
+    assert source.load().version == version.number
+
+
+def test_only_versions_of_the_present_recipe_are_offered(site, recipe):
+    keep_version(site, recipe, 0, activate=False, passed=True)
+    other = other_structures(site)
+    source = ModelSource(site)
+    assert source.unused_version is None
+    source.use_newest()
+    assert source.active_version is None
+    wanted = keep_version(site, other, 1, activate=False)
+    assert source.unused_version == wanted
+
+
+def test_one_goes_back_from_a_version_that_cannot_be_read(site, recipe):
+    source = ModelSource(site)
+    first, second = keep_version(site, recipe, 1), keep_version(site, recipe, 2)
+    keep_version(site, recipe, 3, activate=False)
+    (site / "versions" / f"{second.number:04}" / "version.json").write_bytes(b"")
+    assert source.active_version == second.number
+    assert source.unused_version.round == 3
+    source.go_back()
+    assert source.active_version == first.number
 
 
 def test_an_unknown_model_is_told(tmp_path):
@@ -149,9 +192,7 @@ def test_the_global_model_is_the_active_version_without_what_is_the_sites_own(si
     built = build_personalised_model(recipe)
     local = {name: value + 0.5 for name, value in built.local_state().items()}
     store = VersionStore(site / "versions")
-    kept = store.save(
-        built.shared_state(), local, round=1, recipe_hash=recipe.hash, dice={"none": 0.5}
-    )
+    kept = store.save(built.shared_state(), local, round=1, recipe=recipe, dice={"none": 0.5})
     store.activate(kept.number)
     source = ModelSource(site)
     model = source.load()
@@ -192,6 +233,11 @@ def test_each_federation_has_its_own_model(site, recipe):
     assert second.load_global(namesake) is not None
     set_active(site, other.name)
     assert ModelSource(site).profile == other.name
+
+
+def test_what_is_trained_needs_cases(tmp_path):
+    with pytest.raises(FedSamError, match="no training cases yet"):
+        ModelSource(tmp_path).recipe_for_training(())
 
 
 def test_training_here_belongs_to_the_federation_in_use(site, recipe, scene):

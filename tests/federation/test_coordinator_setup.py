@@ -80,6 +80,15 @@ def test_a_method_that_exchanges_nothing_is_refused(coordinator, recipe):
     assert not coordinator.folder.exists()
 
 
+def test_a_base_model_that_may_differ_from_site_to_site_is_refused(coordinator, recipe):
+    local = recipe.model_copy(update={"base_model": "/models/sam.pth"})
+    with pytest.raises(
+        FederationError, match="may be another one at each site; choose one of lite"
+    ):
+        coordinator.init(local)
+    assert not coordinator.folder.exists()
+
+
 def test_a_coordinator_is_made_once(tmp_path, coordinator, recipe):
     coordinator.init(recipe)
     with pytest.raises(FederationError, match="holds a coordinator already"):

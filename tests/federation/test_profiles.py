@@ -73,7 +73,7 @@ def keep_version(site, number=1):
     model = build_personalised_model(recipe)
     store = VersionStore(site.files.versions)
     version = store.save(
-        model.shared_state(), model.local_state(), round=number, recipe_hash=recipe.hash, dice={}
+        model.shared_state(), model.local_state(), round=number, recipe=recipe, dice={}
     )
     store.activate(version.number)
 

@@ -32,6 +32,7 @@ from napari_fedsam.federation.site_state import Phase
 from napari_fedsam.federation.site_status import SiteStatus, update_status
 from napari_fedsam.personalization.federation_options import FederationOptions, PrivacyOptions
 from napari_fedsam.personalization.personalised_model import build_personalised_model
+from napari_fedsam.training import new_version
 from napari_fedsam.training.evaluation import JUDGED_PROMPTS, Evaluation, ImageResult
 from napari_fedsam.training.local_update import LocalUpdate
 from napari_fedsam.training.update_rounding import expand_update
@@ -306,7 +307,7 @@ def test_a_round_is_not_begun_on_a_full_disk(site, ask, add_cases, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["train", "evaluate"])
 def test_another_recipe_is_refused_before_anything_is_loaded(site, ask, monkeypatch, kind):
-    monkeypatch.setattr(round_work, "load_site_model", None)
+    monkeypatch.setattr(round_work, "_models", None)
     reply, _ = ask(kind, recipe_hash="b" * 64)
     assert reply.error.reason == ReplyCode.RECIPE_MISMATCH
     assert SiteStatus.read(site.status).phase is Phase.ERROR
@@ -328,7 +329,7 @@ def test_a_paused_site_declines_and_neither_trains_nor_judges(
 ):
     Site(site.site).change_settings(paused=True)
     monkeypatch.setattr(round_work, "model_in_training", None)
-    monkeypatch.setattr(round_work, "load_site_model", None)
+    monkeypatch.setattr(round_work, "_models", None)
     code, _ = demand(kind, config=config_record(recipe.hash, 1, left_out="unusual-norm"))
     assert code == ReplyCode.DECLINED
     status = SiteStatus.read(site.status)
@@ -344,7 +345,7 @@ def test_a_site_neither_trains_nor_judges_at_other_times(site, demand, monkeypat
     Site(site.site).change_settings(**settings)
     monkeypatch.setattr(machine_load.psutil, "cpu_percent", lambda **_: 80.0)
     monkeypatch.setattr(round_work, "model_in_training", None)
-    monkeypatch.setattr(round_work, "load_site_model", None)
+    monkeypatch.setattr(round_work, "_models", None)
     for kind in ("train", "evaluate"):
         assert demand(kind)[0] == ReplyCode.DECLINED
 
@@ -353,7 +354,7 @@ def test_a_round_goes_on_without_the_judgement_of_a_site_that_was_paused_in_it(
     tmp_path, recipe, add_cases, monkeypatch
 ):
     monkeypatch.setattr(round_work, "local_update", lambda *_, **__: _NOTHING_DONE)
-    monkeypatch.setattr(round_work, "judge", lambda *_: evaluation(0.5))
+    monkeypatch.setattr(new_version, "judge", lambda *_: evaluation(0.5))
     coordinator = Coordinator(tmp_path / "coordinator")
     coordinator.init(recipe)
     sites = {node: SiteFiles(tmp_path / str(node)) for node in (2, 3)}
@@ -496,7 +497,7 @@ def judged(site, ask, add_cases, monkeypatch):
 
     def judge(present, candidate, number=1):
         results = iter([evaluation(present), evaluation(candidate)])
-        monkeypatch.setattr(round_work, "judge", lambda *_: next(results))
+        monkeypatch.setattr(new_version, "judge", lambda *_: next(results))
         reply, _ = ask("evaluate", number=number)
         (metrics,) = reply.content.metric_records.values()
         return metrics
@@ -536,6 +537,37 @@ def test_a_model_that_did_no_worse_waits_for_a_yes_where_the_person_wants_it(sit
     judged(0.5, 0.4, number=2)
     assert [each.passed for each in store.versions()] == [True, False]
     assert ModelSource(site.site).unused_version == version
+
+
+def test_a_model_that_was_overtaken_while_it_was_judged_is_offered(
+    site, judged, recipe, start, monkeypatch
+):
+    store = VersionStore(site.versions)
+    judged(0.0, 0.5)
+
+    def train_here_meanwhile(*_, **__):
+        other = store.save(*start, round=0, recipe=recipe, dice={})
+        store.activate(other.number)
+
+    monkeypatch.setattr(round_work, "local_update", train_here_meanwhile)
+    assert judged(0.5, 0.6, number=2)["activated"] == 0
+    assert store.active_number == 2
+    assert "another one has come into use meanwhile" in SiteStatus.read(site.status).message
+    assert ModelSource(site.site).unused_version == store.versions()[-1]
+
+
+def test_a_sites_own_model_stays_in_use_when_a_federation_does_worse(site, judged, recipe, start):
+    """Before the federation it trained by a recipe of its own."""
+    store = VersionStore(site.versions)
+    own = recipe.model_copy(update={"name": "This site"})
+    version = store.save(*start, round=0, recipe=own, dice={"none": 0.9})
+    store.activate(version.number)
+    assert judged(0.9, 0.2)["activated"] == 0
+    assert store.active() == version
+    assert "against 0.900 now); version 1 stays in use" in SiteStatus.read(site.status).message
+    source = ModelSource(site.site)
+    assert source.load().version == version.number
+    assert source.unused_version.recipe_hash == recipe.hash
 
 
 def test_a_site_that_waits_for_new_cases_judges_all_the_same(site, judged):

@@ -13,6 +13,7 @@ from napari_fedsam.sam import Predictor, encoder_split
 from napari_fedsam.sam.encoder_split import EncoderSplit
 from napari_fedsam.sam.fast_encoder import add_details
 from napari_fedsam.sam.preprocessing import PixelPreprocessing
+from napari_fedsam.training import feature_cache
 from napari_fedsam.training.feature_cache import (
     CachedEncoder,
     FeatureCache,
@@ -172,12 +173,33 @@ def test_what_is_put_is_got_as_bfloat16(cache: FeatureCache) -> None:
 
 @pytest.mark.parametrize("place", ["memory", "disk"])
 def test_the_budget_is_kept(tmp_path: Path, place: str) -> None:
-    cache = FeatureCache(tmp_path if place == "disk" else None, budget_bytes=250)
+    cache = FeatureCache(tmp_path if place == "disk" else None, budget_bytes=25_000)
     for name in "abc":
-        cache.put(name, torch.zeros(1, 50))  # 100 bytes each
+        cache.put(name, torch.zeros(1, 5_000))  # 10 000 bytes each, and a head of some 100
     assert [cache.get(name) is not None for name in "abc"] == [True, True, False]
-    cache.put("small", torch.zeros(1, 20))
+    cache.put("small", torch.zeros(1, 2_000))
     assert cache.get("small") is not None
+
+
+def test_two_that_fill_a_folder_at_once_share_its_budget(tmp_path: Path) -> None:
+    caches = [FeatureCache(tmp_path, budget_bytes=200_000) for _ in range(2)]
+    for number in range(50):
+        for name, cache in zip("ab", caches, strict=True):
+            cache.put(f"{name}{number}", torch.zeros(1, 5_000))
+    taken = sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert 180_000 < taken <= 200_000
+
+
+def test_a_folder_is_seldom_measured(tmp_path: Path, monkeypatch) -> None:
+    measured = []
+    files = feature_cache._files
+    monkeypatch.setattr(feature_cache, "_files", lambda f: measured.append(f) or files(f))
+    cache = FeatureCache(tmp_path, budget_bytes=1_000_000)
+    for number in range(300):
+        cache.put(f"{number}", torch.zeros(1, 5_000))
+    # Once at the beginning, then after ever less, and not at all once it is full.
+    assert len(measured) < 40
+    assert len(list(tmp_path.iterdir())) > 95
 
 
 def test_files_outlive_the_process_and_count_towards_the_budget(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from napari_fedsam.personalization.methods import Phase
+from napari_fedsam.personalization.methods import METHODS
 from napari_fedsam.training import local_update as module
 from napari_fedsam.training.errors import CancelledError
 from napari_fedsam.training.feature_cache import FeatureCache
@@ -143,7 +143,7 @@ def test_the_same_update_is_gone_on_with(small, samples, tmp_path: Path) -> None
     "other", ["seed", "round", "recipe", "samples", "pixels", "order", "parameters", "moment"]
 )
 def test_a_state_of_another_update_is_not_used(
-    small, samples, make_sample, tmp_path: Path, other: str
+    small, samples, make_sample, monkeypatch, tmp_path: Path, other: str
 ) -> None:
     path = tmp_path / "state"
     begun(small, samples, path)
@@ -163,7 +163,10 @@ def test_a_state_of_another_update_is_not_used(
     elif other == "parameters":
         model.load_shared({k: v + 0.01 for k, v in model.shared_state().items()})
     elif other == "moment":
-        model.method = replace(model.method, update=(Phase("shared", proximal=True),))
+        # The same phases at both moments: only the moment itself tells them apart.
+        method = METHODS["lora_fedavg"]
+        monkeypatch.setitem(METHODS, method.name, replace(method, personalise=method.update))
+        options = {"moment": "personalise"}
     assert steps_of(model, cases, path, **options) == 4
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from napari_fedsam.cases.case import NewCase, Structure
 from napari_fedsam.cases.store import CaseStore
-from napari_fedsam.training.samples import samples_from_store
+from napari_fedsam.training.samples import renumbered, samples_from_store
 
 
 @pytest.fixture
@@ -87,6 +87,37 @@ def test_a_broken_case_is_left_out(store, keep, make_recipe) -> None:
     path.write_bytes(content)
     assert [s.id for s in samples_from_store(store, make_recipe(), "train")] == [good.id]
     assert [record.id for record in store.records()] == [good.id]
+
+
+def test_a_case_that_is_deleted_meanwhile_is_left_out(
+    store, keep, make_recipe, monkeypatch
+) -> None:
+    gone, good = keep(3), keep(7)
+    load = store.load
+
+    def deleted_before_it_is_read(case_id):
+        if case_id == gone.id:
+            store.delete(gone.id)
+        return load(case_id)
+
+    monkeypatch.setattr(store, "load", deleted_before_it_is_read)
+    assert [s.id for s in samples_from_store(store, make_recipe(), "train")] == [good.id]
+
+
+def test_samples_get_the_numbers_of_another_recipe_by_name(store, keep, make_recipe) -> None:
+    recipe = make_recipe()
+    keep(3), keep(7)
+    first, second = recipe.structures
+    structures = (
+        second.model_copy(update={"value": 3, "name": second.name.upper()}),
+        first.model_copy(update={"value": 7, "name": "liver"}),
+    )
+    other = recipe.model_copy(update={"structures": structures})
+    samples = samples_from_store(store, recipe, "train")
+    numbers = {3: 0, 7: 3}
+    assert [sample.structure for sample in renumbered(samples, recipe, other)] == [
+        numbers[sample.structure] for sample in samples
+    ]
 
 
 def test_an_empty_store_gives_no_samples(store, make_recipe) -> None:

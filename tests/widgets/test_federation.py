@@ -140,10 +140,10 @@ def test_toggle_joins_a_round_arrives_toggle_leaves(hands, widget, coordinator, 
     assert VersionStore(widget.site.files.versions).active() is None
     newest = widget.model_section.use_newest
     hands.qtbot.waitUntil(newest.isVisible, timeout=60_000)
-    assert newest.text() == "Use the model of round 1"
+    assert newest.text() == "Use the newer model: round 1, this site"
     newest.click()
     hands.qtbot.waitUntil(lambda: widget.session.model.round == 1, timeout=60_000)
-    assert told == ["Model updated to round 1"]
+    assert told == ["Model updated to LiteMedSAM: personalised, round 1, this site"]
     hands.qtbot.waitUntil(lambda: not newest.isVisible(), timeout=60_000)
     assert widget.federation_section.numbers.text().startswith("1 round joined, ")
     assert widget.site.state.bytes_sent > 0

@@ -25,7 +25,7 @@ def keep_round(site, number, *, passed=True) -> int:
         model.shared_state(),
         model.local_state(),
         round=number,
-        recipe_hash=RECIPE.hash,
+        recipe=RECIPE,
         dice={"none": 0.5},
         passed=passed,
     )
@@ -67,7 +67,7 @@ def test_a_new_version_is_taken_up_and_answers_the_same_prompts(ball, hands, wid
     version = activate_round(site, 3)
     hands.qtbot.waitUntil(lambda: widget.session.model.version == version, timeout=30_000)
     hands.rest()
-    assert told == ["Model updated to round 3"]
+    assert told == ["Model updated to LiteMedSAM: personalised, round 3, this site"]
     assert status(widget) == "LiteMedSAM: personalised, round 3, this site"
     assert widget.session.ask == ask
     assert widget.session.preview is not base
@@ -89,14 +89,23 @@ def test_a_personalised_model_proposes_by_key(ball, hands, widget, site):
     assert "false_positive_pixels" in record.prompts[0]
 
 
-def test_proposing_on_every_slice(ball, hands, widget, site):
+def test_proposing_on_every_slice(hands, widget, site, request):
+    box = widget.prompt_section.auto_propose
     activate_round(site, 1)
     hands.qtbot.waitUntil(lambda: widget.session.can_propose, timeout=30_000)
-    widget.prompt_section.auto_propose.setChecked(True)
+    assert not box.isEnabled()
+    # A box that was ticked before stays so while no scan is open.
+    box.setChecked(True)
+    assert widget.session.ask.is_empty
+    box.setChecked(False)
+    request.getfixturevalue("ball")
+    assert box.isEnabled()
+    box.setChecked(True)
     hands.rest()
     hands.press("N")
     assert widget.session.ask.proposal
     assert widget.session.answering.is_current
+    assert not widget.session.has_work
 
 
 def test_one_click_goes_back(hands, widget, site, told):
@@ -107,7 +116,10 @@ def test_one_click_goes_back(hands, widget, site, told):
     hands.qtbot.waitUntil(lambda: not widget.session.model.is_personalised, timeout=30_000)
     hands.rest()
     assert status(widget) == "LiteMedSAM: base model"
-    assert told == ["Model updated to round 1", "Back to the base model"]
+    assert told == [
+        "Model updated to LiteMedSAM: personalised, round 1, this site",
+        "Back to the base model",
+    ]
 
 
 def test_a_model_that_waits_for_a_yes_is_used_only_after_it(hands, widget, site, told):
@@ -117,12 +129,12 @@ def test_a_model_that_waits_for_a_yes_is_used_only_after_it(hands, widget, site,
     hands.qtbot.waitUntil(yes.isVisible, timeout=30_000)
     hands.rest()
     assert status(widget) == "LiteMedSAM: base model"
-    assert yes.text() == "Use the model of round 1"
+    assert yes.text() == "Use the newer model: round 1, this site"
     assert "did no worse" in yes.toolTip()
     yes.click()
     hands.qtbot.waitUntil(lambda: widget.session.model.version == passed, timeout=30_000)
     hands.rest()
-    assert told == ["Model updated to round 1"]
+    assert told == ["Model updated to LiteMedSAM: personalised, round 1, this site"]
     # What came later is on offer, with the reason why it was not taken up.
     hands.qtbot.waitUntil(lambda: "did worse" in yes.toolTip(), timeout=30_000)
 
@@ -146,6 +158,51 @@ def test_a_damaged_version_is_told_once_and_the_model_stays(hands, widget, site,
     hands.rest()
     assert len(told) == 1
     assert status(widget) == "LiteMedSAM: base model"
+
+
+def test_a_damaged_version_is_left_by_going_back(make_widget, hands_of, site, told):
+    """It is in use when the window opens: the base model answers, and the site is followed."""
+    activate_round(site, 1)
+    damaged = activate_round(site, 2)
+    (site / "versions" / f"{damaged:04}" / "shared.safetensors").write_bytes(b"")
+    widget = make_widget(site)
+    hands = hands_of(widget)
+    hands.rest()
+    assert ("damaged" in told[0], len(told)) == (True, 1)
+    assert status(widget) == "LiteMedSAM: base model"
+    assert widget.model_section.models.currentData() == "site"
+    keep_round(site, 3)
+    hands.qtbot.waitUntil(widget.model_section.use_newest.isVisible, timeout=30_000)
+    widget.model_section.back.click()
+    hands.qtbot.waitUntil(lambda: widget.session.model.round == 1, timeout=30_000)
+    hands.rest()
+
+
+def test_what_prevents_following_is_told_once(hands, widget, site, told):
+    version = activate_round(site, 1)
+    hands.qtbot.waitUntil(lambda: widget.session.model.version == version, timeout=30_000)
+    hands.rest()
+    told.clear()
+    recipe = site / "federation" / "recipe.json"
+    recipe.write_text("{")
+    for _ in range(3):
+        widget._refresh()
+        hands.rest()
+    assert len([text for text in told if "recipe.json is wrong" in text]) == 1
+
+
+def test_beside_a_chosen_base_model_the_sites_newer_one_is_not_offered(hands, widget, site):
+    yes = widget.model_section.use_newest
+    keep_round(site, 1)
+    hands.qtbot.waitUntil(yes.isVisible, timeout=30_000)
+    widget.model_section.model_chosen.emit("lite_medsam")
+    hands.rest()
+    widget._refresh()
+    hands.rest()
+    assert not yes.isVisible()
+    widget._models.use_newest()
+    hands.qtbot.waitUntil(lambda: widget.session.model.round == 1, timeout=30_000)
+    assert widget.model_section.models.currentData() == "site"
 
 
 def test_an_unreadable_checkpoint_is_told_and_the_model_stays(hands, widget, told, tmp_path):

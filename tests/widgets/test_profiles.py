@@ -112,7 +112,7 @@ def keep_version(site_folder, name, number):
     model = build_personalised_model(recipe)
     store = VersionStore(files.versions)
     version = store.save(
-        model.shared_state(), model.local_state(), round=number, recipe_hash=recipe.hash, dice={}
+        model.shared_state(), model.local_state(), round=number, recipe=recipe, dice={}
     )
     store.activate(version.number)
     return files
@@ -178,7 +178,7 @@ def test_the_combo_box_switches_model_structures_and_site(two, hands, told):
     switch(two, hands, BALLS)
     assert two.session.model.round == 3
     # A switch is no update.
-    assert told == ["Model updated to round 8"]
+    assert told == ["Model updated to LiteMedSAM: personalised, round 8, this site"]
 
 
 def test_a_model_that_cannot_be_read_is_not_answered_for_by_another_federations(two, hands, told):

@@ -1,5 +1,6 @@
 """The sections on their own: what they say, offer and ask for."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from napari_fedsam.cases.case import NewCase, Structure
 from napari_fedsam.cases.store import CaseStore
 from napari_fedsam.federation.site_state import Phase, SiteState
 from napari_fedsam.training.site_training import SiteTrainingResult
+from napari_fedsam.training.versions import Version
 from napari_fedsam.widgets.cases_section import CasesSection
 from napari_fedsam.widgets.federation_section import FederationSection
 from napari_fedsam.widgets.model_section import ModelSection
@@ -36,7 +38,7 @@ WORSE = {"none": 0.5, "box": 0.8, "point": 0.7}
 @pytest.mark.parametrize(
     ("outcome", "sentence"),
     [
-        ({"after": {"none": 0.9, "box": 0.9, "point": None}, "used": True}, "It is in use."),
+        ({"after": {"none": 0.9, "box": 0.9, "point": None}, "outcome": "used"}, "It is in use."),
         ({"after": WORSE}, "Dice with a box: 0.90 before, 0.80 now"),
         ({"after": WORSE}, "It did worse: it is kept but not used."),
         ({"after": dict.fromkeys(WORSE)}, "No held-out case shows the structure"),
@@ -46,7 +48,7 @@ WORSE = {"none": 0.5, "box": 0.8, "point": 0.7}
 def test_what_training_here_came_to_is_told(qtbot, outcome, sentence):
     section = TrainingSection()
     qtbot.addWidget(section)
-    facts = {"version": 1, "cases": 3, "held_out": 2, "used": False}
+    facts = {"version": 1, "cases": 3, "held_out": 2, "outcome": "worse"}
     before = {"before": dict.fromkeys(WORSE, 0.9)}
     result = SiteTrainingResult(**(facts | before | outcome))
     section.show_state(TrainingState(status="done", result=result))
@@ -240,10 +242,34 @@ def test_the_model_in_use_is_named(models):
     assert models.status.text() == "no model loaded yet"
     models.show_model(ModelInUse(None, "LiteMedSAM"))
     assert models.status.text() == "LiteMedSAM: base model"
-    assert not models.back.isVisibleTo(models)
     models.show_model(ModelInUse(None, "LiteMedSAM", round=3, version=1))
     assert models.status.text() == "LiteMedSAM: personalised, round 3, this site"
+
+
+def test_going_back_is_offered_where_there_is_a_version_to_leave(models):
+    assert not models.back.isVisibleTo(models)
+    # Its model could not be loaded, and the base model answers.
+    models.show_model(ModelInUse(None, "LiteMedSAM"))
+    models.show_back(True)
     assert models.back.isVisibleTo(models)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(0, "trained at this site"), (3, "round 3, this site")]
+)
+def test_a_newer_model_is_offered_by_its_whole_name(models, number, words):
+    version = Version(
+        number=1,
+        round=number,
+        recipe_hash="",
+        created=datetime.now(UTC),
+        dice={},
+        sha256={},
+    )
+    models.show_unused(version)
+    assert models.use_newest.text() == f"Use the newer model: {words}"
+    models.show_unused(None)
+    assert not models.use_newest.isVisibleTo(models)
 
 
 def test_every_model_of_the_registry_is_offered(models):

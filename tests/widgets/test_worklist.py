@@ -214,9 +214,7 @@ def personalised(tmp_path):
     model = build_personalised_model(RECIPE)
     local = {name: value + 0.5 for name, value in model.local_state().items()}
     store = VersionStore(site / "versions")
-    version = store.save(
-        model.shared_state(), local, round=2, recipe_hash=RECIPE.hash, dice={"none": 0.5}
-    )
+    version = store.save(model.shared_state(), local, round=2, recipe=RECIPE, dice={"none": 0.5})
     store.activate(version.number)
 
 

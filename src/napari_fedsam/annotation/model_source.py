@@ -6,13 +6,15 @@ from pathlib import Path
 
 from napari_fedsam.annotation.model_in_use import ModelInUse
 from napari_fedsam.cases.case import Structure
+from napari_fedsam.personalization.personalised_model import PersonalisedModel
 from napari_fedsam.personalization.recipe import Recipe
 from napari_fedsam.sam.embedding_store import EmbeddingStore
 from napari_fedsam.sam.predictor import Predictor
 from napari_fedsam.sam.registry import DEFAULT_MODEL, available_models, load_model
 from napari_fedsam.training.errors import TrainingError
 from napari_fedsam.training.profile_folder import active_key, profile_folder
-from napari_fedsam.training.site_model import load_site_model
+from napari_fedsam.training.site_model import load_site_model, versions_of
+from napari_fedsam.training.site_recipe import in_federation, recipe_file, recipe_to_train_by
 from napari_fedsam.training.versions import Version, VersionStore
 
 SITE_MODEL = "site"
@@ -39,12 +41,9 @@ class ModelSource:
 
     @property
     def active_version(self) -> int | None:
-        """Number of the version that this site uses; None before the first one."""
-        folder = self._folder / "versions"
-        if not folder.is_dir():
-            return None
-        active = VersionStore(folder).active()
-        return None if active is None else active.number
+        """Number of the version that this site uses, readable or not; None for the base model."""
+        versions = self._versions()
+        return None if versions is None else versions.active_number
 
     @property
     def site_folder(self) -> Path:
@@ -58,11 +57,13 @@ class ModelSource:
 
     def recipe(self) -> Recipe | None:
         """Return the federation's recipe, or the site's own; None where there is neither."""
-        path = self._recipe_path()
+        path = recipe_file(self._folder)
         return None if path is None else Recipe.read(path)
 
     def recipe_for_training(self, structures: Sequence[Structure]) -> Path:
         """Return the file of the recipe to train by; a site without a federation gets its own.
+
+        One of other structures than before becomes the site's with the version that it makes.
 
         Parameters
         ----------
@@ -76,24 +77,14 @@ class ModelSource:
         TrainingError
             When there is nothing to segment.
         """
-        path = self._recipe_path()
-        if path is not None and path != self._own_recipe:
-            return path
-        if not structures:
+        if not structures and not in_federation(self._folder):
             raise TrainingError("There are no training cases yet: accept some masks first.")
-        wanted = tuple(sorted(structures, key=lambda structure: structure.value))
-        recipe = Recipe(name="This site", structures=wanted)
-        if path is None or Recipe.read(path).structures != wanted:
-            recipe.write(self._own_recipe)
-        return self._own_recipe
+        return recipe_to_train_by(self._folder, structures)
 
-    @property
-    def _own_recipe(self) -> Path:
-        return self._folder / "recipe.json"
-
-    def _recipe_path(self) -> Path | None:
-        federation = self._folder / "federation" / "recipe.json"
-        return next((path for path in (federation, self._own_recipe) if path.is_file()), None)
+    def _versions(self) -> VersionStore | None:
+        """Return the versions, None where there have never been any."""
+        has_any = (self._folder / "versions").is_dir()
+        return versions_of(self._folder) if has_any else None
 
     def structures(self) -> tuple[Structure, ...]:
         """Return the structures of the recipe, if any."""
@@ -102,17 +93,21 @@ class ModelSource:
 
     @property
     def unused_version(self) -> Version | None:
-        """The newest version after the one in use that was not taken up by itself.
+        """The newest version of the present recipe that came after the one in use.
 
-        That is so where the person wants to be asked first, where a site has no held-out cases to
-        judge by, or where it did worse on them. One that did no worse goes before.
+        It was not taken up by itself where the person wants to be asked first, where another one
+        came into use while it was made, where a site has no held-out cases to judge by, or where it
+        did worse on them. One that did no worse goes before.
         """
-        folder = self._folder / "versions"
-        if not folder.is_dir():
+        versions, recipe = self._versions(), self.recipe()
+        if versions is None or recipe is None:
             return None
-        store = VersionStore(folder)
-        active = store.active()
-        later = [v for v in store.versions() if active is None or v.number > active.number]
+        in_use = versions.active_number or 0
+        later = [
+            version
+            for version in versions.versions()
+            if version.number > in_use and version.recipe_hash == recipe.hash
+        ]
         passed = [version for version in later if version.passed]
         return next(reversed(passed or later), None)
 
@@ -126,21 +121,19 @@ class ModelSource:
         """
         newest = self.unused_version
         if newest is not None:
-            VersionStore(self._folder / "versions").activate(newest.number)
+            versions_of(self._folder).activate(newest.number)
 
     def go_back(self) -> None:
-        """Make the version before the active one active again; before the first, the base model.
+        """Use the version that was in use before; before the first, the base model.
 
         Raises
         ------
         VersionError
             When the versions cannot be read or written.
         """
-        store = VersionStore(self._folder / "versions")
-        active = store.active()
-        if active is not None:
-            earlier = [each.number for each in store.versions() if each.number < active.number]
-            store.activate(max(earlier, default=None))
+        versions = self._versions()
+        if versions is not None:
+            versions.go_back()
 
     def load(
         self, choice: str = SITE_MODEL, *, progress: Callable[[float], None] | None = None
@@ -167,19 +160,16 @@ class ModelSource:
         if choice != SITE_MODEL:
             model = load_model(choice, progress=progress)
             return ModelInUse(Predictor(model), model_name(choice), store=self._store)
-        recipe = self.recipe()
-        if recipe is None or self.active_version is None:
+        found = self._active_model()
+        if found is None:
+            recipe = self.recipe()
             base = DEFAULT_MODEL if recipe is None else recipe.base_model
             return self.load(base, progress=progress)
-        personalised, version = load_site_model(self._folder, recipe)
-        name = model_name(recipe.base_model)
-        if version is None:
-            return ModelInUse(
-                Predictor(personalised), name, recipe_hash=recipe.hash, store=self._store
-            )
+        personalised, version = found
+        recipe = personalised.recipe
         return ModelInUse(
             Predictor(personalised),
-            name,
+            model_name(recipe.base_model),
             round=version.round,
             version=version.number,
             structures=recipe.structures,
@@ -201,20 +191,21 @@ class ModelSource:
         FedSamError
             When the version cannot be read.
         """
-        recipe = self.recipe()
-        if not model.is_personalised or model.profile != self._profile or recipe is None:
+        if not model.is_personalised or model.profile != self._profile:
             return None
-        if recipe.hash != model.recipe_hash:
+        found = self._active_model()
+        if found is None or found[1].number != model.version:
             return None
-        personalised, version = load_site_model(self._folder, recipe)
-        if version is None or version.number != model.version:
-            return None
+        personalised, version = found
         # What is encoded must not be taken for the personalised model's.
         return replace(
             model,
             predictor=Predictor(personalised.stay_global()),
-            recipe_hash=f"{recipe.hash} global",
+            recipe_hash=f"{version.recipe_hash} global",
         )
+
+    def _active_model(self) -> tuple[PersonalisedModel, Version] | None:
+        return None if self.active_version is None else load_site_model(self._folder)
 
 
 def _names() -> set[str]:

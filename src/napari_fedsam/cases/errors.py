@@ -24,6 +24,10 @@ class NewerCaseError(CaseStoreError):
     """A case on disk was written by a newer version of this program."""
 
 
+class MissingCaseError(CaseStoreError):
+    """There is no such case, or none any more."""
+
+
 class BrokenCaseError(CaseStoreError):
     """A case on disk is damaged and must not be used.
 
@@ -42,11 +46,11 @@ class BrokenCaseError(CaseStoreError):
         super().__init__(f"Case {case_id} is broken: {reason}.{kept}")
 
 
-def no_such_case(case_id: str, folder: Path) -> CaseStoreError:
+def no_such_case(case_id: str, folder: Path) -> MissingCaseError:
     """Build the error for an id that no case has."""
     # Text that is no id at all is not repeated: it might be a name.
     shown = case_id if CASE_ID.fullmatch(case_id) else "of this name"
-    return CaseStoreError(
+    return MissingCaseError(
         f"There is no case {shown} in {folder}; see the list of cases for their ids."
     )
 

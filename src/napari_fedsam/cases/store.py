@@ -160,8 +160,10 @@ class CaseStore:
         ------
         BrokenCaseError
             When it is damaged; it has been set aside then.
+        MissingCaseError
+            When there is no such case (any more).
         CaseStoreError
-            When there is no such case, or the disk or rights prevent reading.
+            When the disk or rights prevent reading.
         """
         folder = self.case_folder(case_id)
         with told_as_one_sentence(f"Case {case_id} could not be read", self._folder):
@@ -177,7 +179,7 @@ class CaseStore:
 
         Raises
         ------
-        CaseStoreError
+        MissingCaseError
             When there is no such case.
         """
         if not CASE_ID.fullmatch(case_id) or not (self._folder / case_id).is_dir():

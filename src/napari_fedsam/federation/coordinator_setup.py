@@ -25,6 +25,7 @@ from napari_fedsam.federation.keys import ensure_signing_key
 from napari_fedsam.files import atomic_path, make_private_folder
 from napari_fedsam.personalization.methods import method_named
 from napari_fedsam.personalization.recipe import Recipe
+from napari_fedsam.sam.registry import available_models
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ def set_up(
             f"The method {recipe.method} exchanges nothing between sites, so a federation has no "
             "use for it; choose another method in the recipe."
         )
+    _check_base_model(recipe.base_model)
     reach.check()
     bundle = build_bundle()
     settings = _settings(recipe, reach, name, contact, hashlib.sha256(bundle).hexdigest())
@@ -126,6 +128,16 @@ def set_up(
         temporary.write_bytes(bundle)
     settings.write(files)
     return settings
+
+
+def _check_base_model(name: str) -> None:
+    """Every site is to hold the same frozen parameters; a path leads to its own file at each."""
+    names = [info.name for info in available_models()]
+    if name not in names:
+        raise FederationError(
+            f"The recipe's base_model {name} may be another one at each site; choose one of "
+            f"{', '.join(names)}."
+        )
 
 
 def _settings(

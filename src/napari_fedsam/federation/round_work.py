@@ -1,16 +1,14 @@
 """What a site does for a round: train on its cases, then judge the aggregated model."""
 
 import datetime
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from flwr.app import MetricRecord, RecordDict
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from napari_fedsam.cases.store import CaseStore
+from napari_fedsam.federation.between_messages import keep_tensors, kept_tensors
 from napari_fedsam.federation.errors import RefusedMessageError, ReplyCode
-from napari_fedsam.federation.kept_models import KeptModels
 from napari_fedsam.federation.messages import (
     CONFIG_KEY,
     EXAMPLES_KEY,
@@ -32,78 +30,21 @@ from napari_fedsam.federation.site_files import SiteFiles
 from napari_fedsam.federation.site_settings import SiteSettings
 from napari_fedsam.federation.site_state import Phase
 from napari_fedsam.federation.site_status import SiteStatus, progress_writer, update_status
-from napari_fedsam.files import atomic_path
+from napari_fedsam.personalization.personalised_model import PersonalisedModel
 from napari_fedsam.personalization.recipe import Recipe
 from napari_fedsam.training.aggregation import update_between
-from napari_fedsam.training.evaluation import JUDGED_PROMPTS
 from napari_fedsam.training.feature_cache import FeatureCache
-from napari_fedsam.training.judging import does_no_worse, judge
+from napari_fedsam.training.kept_models import KeptModels
 from napari_fedsam.training.local_update import local_update
-from napari_fedsam.training.samples import samples_from_store
-from napari_fedsam.training.site_model import load_site_model, model_in_training
+from napari_fedsam.training.new_version import make_version
+from napari_fedsam.training.progress import Progress
+from napari_fedsam.training.samples import samples_from_store, structure_names
+from napari_fedsam.training.schedule import planned_steps
+from napari_fedsam.training.site_model import model_in_training
 from napari_fedsam.training.update_rounding import round_update
-from napari_fedsam.training.versions import VersionStore
 
 # Messages are answered one at a time.
 _models = KeptModels()
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """A round's personalised model against the one in use, on this site's held-out cases.
-
-    Attributes
-    ----------
-    round : int
-        The round.
-    candidate : float or None
-        Mean Dice of the new model over the kinds of prompt, None without held-out cases.
-    present : float or None
-        The same of the model in use.
-    version_in_use : int
-        Its version, 0 for the base model.
-    ask_first : bool
-        Whether the person wants to be asked before it is used.
-    """
-
-    round: int
-    candidate: float | None
-    present: float | None
-    version_in_use: int
-    ask_first: bool = False
-
-    @property
-    def passed(self) -> bool:
-        """Whether the new model did no worse."""
-        return does_no_worse(self.candidate, self.present)
-
-    @property
-    def take(self) -> bool:
-        """Whether it is to be used at once."""
-        return self.passed and not self.ask_first
-
-    @property
-    def message(self) -> str:
-        """What the user is told."""
-        in_use = f"version {self.version_in_use}" if self.version_in_use else "the base model"
-        if self.candidate is None:
-            return (
-                f"Round {self.round}: the new model is kept but not used, for there are no "
-                f"held-out cases with the structure to judge it; {in_use} stays in use."
-            )
-        dice = f"Dice {self.candidate:.3f} on held-out cases"
-        if self.take:
-            return f"Round {self.round}: the new model is in use ({dice})."
-        if self.passed:
-            return (
-                f"Round {self.round}: the new model did no worse ({dice}, against "
-                f"{self.present or 0.0:.3f} now) and waits for your yes in the section Model; "
-                f"{in_use} stays in use."
-            )
-        return (
-            f"Round {self.round}: the new model is kept but not used ({dice}, against "
-            f"{self.present or 0.0:.3f} now); {in_use} stays in use."
-        )
 
 
 def train_round(content: RecordDict, files: SiteFiles) -> RecordDict:
@@ -140,12 +81,12 @@ def train_round(content: RecordDict, files: SiteFiles) -> RecordDict:
     if len(samples) < recipe.minimum_cases:
         raise RefusedMessageError(
             ReplyCode.TOO_FEW_CASES,
-            f"This site has {len(samples)} training cases of {_structures(recipe)} and the "
+            f"This site has {len(samples)} training cases of {structure_names(recipe)} and the "
             f"federation asks for at least {recipe.minimum_cases}; accept more corrections to take "
             "part.",
         )
     _check_settings(content, files, len(samples))
-    model = model_in_training(files.profile_folder, recipe, _models.untrained(recipe))
+    model = model_in_training(files.profile_folder, recipe, _models)
     received = shared_or_own(content, model.shared_state(), model.shared_spec())
     model.load_shared(received)
     update = local_update(
@@ -157,7 +98,7 @@ def train_round(content: RecordDict, files: SiteFiles) -> RecordDict:
         cache=FeatureCache(files.feature_cache),
         resume=files.unfinished_training,
     )
-    _keep_pending(model.local_state(), files, number, recipe.hash)
+    keep_tensors(files.pending, model.local_state(), number, recipe.hash)
     update_status(
         files.status,
         phase=Phase.SENDING,
@@ -186,10 +127,8 @@ def train_round(content: RecordDict, files: SiteFiles) -> RecordDict:
 def judge_round(content: RecordDict, files: SiteFiles) -> RecordDict:
     """Fit this site's local parameters to the aggregated ones, and judge both together.
 
-    The personalised model is judged on the held-out cases and saved as a version. It becomes the
-    active one when its Dice, the mean over the kinds of prompt, is not below that of the model in
-    use (the base model before the first version), and the person does not want to be asked. Without
-    held-out cases it is saved and not activated.
+    The personalised model is judged on the held-out cases against the model in use and saved as a
+    version (see `make_version`). Without held-out cases it is saved and not activated.
 
     Parameters
     ----------
@@ -215,74 +154,60 @@ def judge_round(content: RecordDict, files: SiteFiles) -> RecordDict:
     message = "Fitting the new model to this site and judging it on held-out cases."
     left_out = _told_left_out(content)
     update_status(files.status, phase=Phase.TRAINING, progress=0.0, round=number, message=message)
+    received = read_shared(content, _models.untrained(recipe).shared_spec())
+    store = CaseStore(files.cases)
+    samples = samples_from_store(store, recipe, "train")
     cache = FeatureCache(files.feature_cache)
-    in_use, active = load_site_model(files.profile_folder, recipe, _models.untrained(recipe))
-    received = read_shared(content, in_use.shared_spec())
-    held_out = samples_from_store(CaseStore(files.cases), recipe, "val")
-    # Before the first version the site uses the base model itself.
-    present = judge(in_use if active else _models.base(recipe.base_model), held_out, cache)
-    # The same network: the model in use has been judged.
-    model = model_in_training(files.profile_folder, recipe, _models.untrained(recipe))
-    model.load_shared(received)
-    pending = _pending(files, number, recipe.hash)
-    if pending is not None:
-        model.load_local(pending)
-    samples = samples_from_store(CaseStore(files.cases), recipe, "train")
-    if samples:
-        local_update(
-            model,
-            samples,
-            seed=recipe.seed,
-            moment="personalise",
-            round_number=number,
-            progress=progress_writer(files.status),
-            cache=cache,
-        )
-    candidate = judge(model, held_out, cache)
-    dice: dict[str, float | None] = {kind: candidate.mean_dice(kind) for kind in JUDGED_PROMPTS}
 
-    versions = VersionStore(files.versions)
-    judgement = Judgement(
-        number,
-        candidate.overall_dice(),
-        present.overall_dice(),
-        active.number if active else 0,
-        SiteSettings.read(files.settings).ask_first,
-    )
-    version = versions.save(
-        model.shared_state(),
-        model.local_state(),
+    def fit(model: PersonalisedModel, step: Callable[[Progress], None]) -> None:
+        model.load_shared(received)
+        pending = _pending(files, number, recipe.hash)
+        if pending is not None:
+            model.load_local(pending)
+        if samples:
+            local_update(
+                model,
+                samples,
+                seed=recipe.seed,
+                moment="personalise",
+                round_number=number,
+                progress=step,
+                cache=cache,
+            )
+
+    judgement = make_version(
+        files.profile_folder,
+        recipe,
+        samples_from_store(store, recipe, "val"),
+        fit,
+        steps=planned_steps(recipe, samples, "personalise", number),
         round=number,
-        recipe_hash=recipe.hash,
-        dice=dice,
-        passed=judgement.passed,
+        ask_first=lambda: SiteSettings.read(files.settings).ask_first,
+        cache=cache,
+        models=_models,
+        progress=progress_writer(files.status),
     )
-    if judgement.take:
-        versions.activate(version.number)
     files.pending.unlink(missing_ok=True)
     history = SiteStatus.read(files.status).dice_history
-    if judgement.candidate is not None:
-        history = (*history, (number, judgement.candidate))
+    dice = judgement.after.overall_dice()
+    if dice is not None:
+        history = (*history, (number, dice))
     update_status(
         files.status,
         phase=Phase.UP_TO_DATE,
         progress=1.0,
-        message=f"{judgement.message}{left_out}",
+        message=f"Round {number}: {judgement.message}{left_out}",
         dice_history=history,
     )
     metrics = {
         # Cases where the structure is absent have no Dice.
-        EXAMPLES_KEY: candidate.count("none"),
-        **{f"dice-{kind}": value or 0.0 for kind, value in dice.items()},
-        "activated": int(judgement.take),
+        EXAMPLES_KEY: judgement.after.count("none"),
+        **{f"dice-{kind}": each or 0.0 for kind, each in judgement.after.judged_dice().items()},
+        "activated": int(judgement.outcome == "used"),
     }
     return RecordDict(
         {METRICS_KEY: MetricRecord(metrics), CONFIG_KEY: config_record(recipe.hash, number)}
     )
-
-
-def _structures(recipe: Recipe) -> str:
-    return " and ".join(structure.name for structure in recipe.structures)
 
 
 def _check_settings(content: RecordDict, files: SiteFiles, cases: int | None = None) -> None:
@@ -321,21 +246,15 @@ def _to_send(
     update = update_between(received, trained)
     left_over = _left_over(files, number, recipe.hash)
     sent, left_over = round_update(update, precision, left_over)
-    with atomic_path(files.left_over) as temporary:
-        save_file(left_over, temporary, metadata={"round": str(number), "recipe": recipe.hash})
+    keep_tensors(files.left_over, left_over, number, recipe.hash)
     return sent
 
 
 def _left_over(files: SiteFiles, number: int, recipe_hash: str) -> dict[str, Tensor] | None:
     """Return what rounding lost before this round, None when nothing is known."""
-    if not files.left_over.exists():
-        return None
-    with safe_open(files.left_over, framework="pt") as stored:
-        kept = stored.metadata()
-        # A round that is asked for again has already used it.
-        if kept["recipe"] != recipe_hash or int(kept["round"]) >= number:
-            return None
-        return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no mapping
+    kept = kept_tensors(files.left_over, recipe_hash)
+    # A round that is asked for again has already used it.
+    return kept[1] if kept is not None and kept[0] < number else None
 
 
 def _agreed_recipe(content: RecordDict, files: SiteFiles) -> Recipe:
@@ -350,18 +269,7 @@ def _agreed_recipe(content: RecordDict, files: SiteFiles) -> Recipe:
     return recipe
 
 
-def _keep_pending(
-    state: dict[str, Tensor], files: SiteFiles, number: int, recipe_hash: str
-) -> None:
-    with atomic_path(files.pending) as temporary:
-        save_file(state, temporary, metadata={"round": str(number), "recipe": recipe_hash})
-
-
 def _pending(files: SiteFiles, number: int, recipe_hash: str) -> dict[str, Tensor] | None:
     """Return the local parameters of exactly this round, if this site trained in it."""
-    if not files.pending.exists():
-        return None
-    with safe_open(files.pending, framework="pt") as stored:
-        if stored.metadata() != {"round": str(number), "recipe": recipe_hash}:
-            return None
-        return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - it is no mapping
+    kept = kept_tensors(files.pending, recipe_hash)
+    return kept[1] if kept is not None and kept[0] == number else None

@@ -280,8 +280,7 @@ class Site:
     def _active_version(self) -> int:
         if not self.files.versions.exists():
             return 0
-        active = VersionStore(self.files.versions).active()
-        return active.number if active else 0
+        return VersionStore(self.files.versions).active_number or 0
 
     def _check_alone(self) -> None:
         other = Profiles(self.files.site).taking_part()

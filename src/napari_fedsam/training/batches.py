@@ -1,6 +1,5 @@
 """From training samples to batches of cached features, targets and simulated boxes."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from napari_fedsam.sam.preprocessing import mask_to_input, resized_shape
 from napari_fedsam.sam.prompts import box_of_mask
 from napari_fedsam.training.feature_cache import TrainingEncoder
-from napari_fedsam.training.samples import TrainingSample
+from napari_fedsam.training.samples import TrainingSample, grouped_by_image
 from napari_fedsam.training.variants import variant
 
 # Side in pixels of the decoder's low-resolution masks, for every Segment Anything model here.
@@ -79,7 +78,7 @@ class Batches:
         augmentations: int,
         box_jitter: float,
     ) -> None:
-        self._images = _grouped_by_image(samples)
+        self._images = grouped_by_image(samples)
         self._encoder = encoder
         self._augmentations = augmentations
         self._box_jitter = box_jitter
@@ -167,13 +166,3 @@ def _target(mask: NDArray[np.bool_]) -> torch.Tensor:
     covered = mask_to_input(mask, MASK_SIDE)
     most = float(covered.max())
     return (covered > (0.5 if most > 0.5 else most / 2)).float()
-
-
-def _grouped_by_image(samples: Sequence[TrainingSample]) -> list[list[TrainingSample]]:
-    groups: dict[bytes, list[TrainingSample]] = {}
-    for sample in samples:
-        shape = str(sample.image.shape).encode()
-        key = hashlib.sha256(shape + sample.image.tobytes()).digest()
-        groups.setdefault(key, []).append(sample)
-    # In an order that depends on the content alone, wherever the samples come from.
-    return [sorted(groups[key], key=lambda sample: sample.structure) for key in sorted(groups)]

@@ -64,6 +64,10 @@ class Evaluation:
         values = [r.dice for r in self.images if r.prompt == prompt and r.dice is not None]
         return float(np.mean(values)) if values else None
 
+    def judged_dice(self) -> dict[str, float | None]:
+        """Return the mean Dice by each kind of prompt that a site judges by."""
+        return {kind: self.mean_dice(kind) for kind in JUDGED_PROMPTS}
+
     def overall_dice(self) -> float | None:
         """Return the mean of `mean_dice` over the kinds of prompt that were tried."""
         kinds = dict.fromkeys(result.prompt for result in self.images)

@@ -23,6 +23,9 @@ _log = logging.getLogger(__name__)
 # Share of the budget that what a folder already holds may take.
 _KEPT_SHARE = 0.75
 
+# Share of what was free in a folder that is filled before it is measured anew.
+_UNMEASURED_SHARE = 1 / 8
+
 
 class FeatureCache:
     """Prefix outputs, in memory or in a folder that outlives the process, within a budget.
@@ -37,14 +40,15 @@ class FeatureCache:
     folder : Path, optional
         Created private, for features can be turned back into images; memory when not given.
     budget_bytes : int
-        For all features together.
+        For all features together, also where several processes share the folder.
     """
 
     def __init__(self, folder: Path | None = None, *, budget_bytes: int = 2 * 1024**3) -> None:
         self._folder = None if folder is None else make_private_folder(folder)
         self._memory: dict[str, torch.Tensor] = {}
+        self._budget = budget_bytes
         kept = 0 if folder is None else _keep_newest(folder, budget_bytes * _KEPT_SHARE)
-        self._free = budget_bytes - kept
+        self._free = self._measured_free = budget_bytes - kept
 
     def get(self, key: str) -> torch.Tensor | None:
         """Return a cached output of shape (1, ...), or None."""
@@ -62,7 +66,7 @@ class FeatureCache:
         """Keep an output as bfloat16, if there is room."""
         kept = features.to("cpu", torch.bfloat16).contiguous()
         size = kept.numel() * kept.element_size()
-        if size > self._free:
+        if not self._has_room_for(size):
             return
         self._free -= size
         if self._folder is None:
@@ -78,16 +82,29 @@ class FeatureCache:
             # Training goes on without: the features are computed anew.
             _log.warning("Encoder features could not be kept in %s: %s", self._folder, error)
 
+    def _has_room_for(self, size: int) -> bool:
+        if self._folder is not None and size <= self._free:
+            since = self._measured_free - self._free
+            if since + size > self._measured_free * _UNMEASURED_SHARE:
+                # Other processes fill the folder, too.
+                kept = sum(known.st_size for known, _ in _files(self._folder))
+                self._free = self._measured_free = self._budget - kept
+        return size <= self._free
 
-def _keep_newest(folder: Path, budget_bytes: float) -> int:
-    """Remove what was used before all else until the budget is kept; return the bytes left."""
+
+def _files(folder: Path) -> list[tuple[os.stat_result, Path]]:
     files = []
     for path in folder.glob("*.safetensors"):
         # Another process may remove files, too.
         with contextlib.suppress(FileNotFoundError):
             files.append((path.stat(), path))
+    return files
+
+
+def _keep_newest(folder: Path, budget_bytes: float) -> int:
+    """Remove what was used before all else until the budget is kept; return the bytes left."""
     kept = 0
-    for known, path in sorted(files, key=lambda file: file[0].st_mtime_ns, reverse=True):
+    for known, path in sorted(_files(folder), key=lambda file: file[0].st_mtime_ns, reverse=True):
         if kept + known.st_size <= budget_bytes:
             kept += known.st_size
         else:

@@ -8,12 +8,10 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from safetensors import SafetensorError
 
-from napari_fedsam.personalization.methods import Phase
 from napari_fedsam.personalization.personalised_model import PersonalisedModel
 from napari_fedsam.sam.host_memory import keep_freed_memory
 from napari_fedsam.training.batches import Batches
@@ -24,21 +22,16 @@ from napari_fedsam.training.progress import Progress, ProgressMeter
 from napari_fedsam.training.prompted_loss import PromptedLoss
 from napari_fedsam.training.resume import TrainingState
 from napari_fedsam.training.samples import TrainingSample
+from napari_fedsam.training.schedule import MOMENTS, Moment, Stretch, stretches
 
 _log = logging.getLogger(__name__)
-
-Moment = Literal["update", "personalise"]
-MOMENTS: tuple[Moment, ...] = ("update", "personalise")
 
 _WARM_UP_SHARE = 0.1
 # AdamW's first steps move every parameter by the whole rate, whatever the gradient: phases of fewer
 # steps than this stay below the peak in proportion, or a handful of cases would wreck the decoder.
 _STEPS_FOR_PEAK = 20
-# Of the learning rate: what is left of it in the last round.
-_LAST_ROUND = 0.1
-# What is trained after the last round begins anew: at the last round's rate it would hardly move.
-_FINALE = 0.5
 _STEPS_BETWEEN_SAVES = 20
+_NO_NUMBERS = "Training diverged, so its outcome is not used: lower the learning rate."
 
 
 @dataclass(frozen=True)
@@ -63,15 +56,6 @@ class LocalUpdate:
     loss: float
     losses: tuple[float, ...]
     seconds: float
-
-
-@dataclass(frozen=True)
-class _Stretch:
-    """A phase with its number of optimiser steps and its highest rate."""
-
-    phase: Phase
-    steps: int
-    peak: float
 
 
 def local_update(
@@ -117,7 +101,7 @@ def local_update(
     Raises
     ------
     TrainingError
-        Without samples, or when the loss is no longer a number.
+        Without samples, or when the loss or the outcome are no longer numbers.
     CancelledError
         When `cancelled` said so; the model then holds half-trained parameters: discard it.
     """
@@ -128,9 +112,9 @@ def local_update(
         encoder = CachedEncoder(model, FeatureCache() if cache is None else cache)
     draws = (seed, round_number, MOMENTS.index(moment))
     trainer = _Trainer(model, samples, encoder, seed=draws, round_number=round_number)
-    stretches = trainer.stretches(moment)
+    due = trainer.stretches(moment)
     with model.attention_biases_in_training():
-        return trainer.run(stretches, progress, cancelled or (lambda: False), resume)
+        return trainer.run(due, progress, cancelled or (lambda: False), resume)
 
 
 class _Trainer:
@@ -158,43 +142,23 @@ class _Trainer:
         self.loss = PromptedLoss(model, encoder, self.batches.random)
         self.losses: list[float] = []
 
-    def stretches(self, moment: Moment) -> list[_Stretch]:
+    def stretches(self, moment: Moment) -> list[Stretch]:
         """Return the phases that are due now with their steps."""
-        method = self.model.method
-        rounds = self.model.recipe.rounds
-        before = method.before_exchange(self.model.recipe.options)
-        now = before if moment == "update" else method.personalise
-        peak = self.options.learning_rate * self._share_of_rate()
-        due = [_Stretch(phase, self._steps(phase, 1), peak) for phase in now]
-        if moment == "personalise" and self.round_number == rounds:
-            peak = self.options.learning_rate * _FINALE
-            due += [_Stretch(phase, self._steps(phase, rounds), peak) for phase in method.finale]
-        return [stretch for stretch in due if stretch.steps]
-
-    def _steps(self, phase: Phase, times: int) -> int:
-        method = self.model.method
-        before = method.before_exchange(self.model.recipe.options)
-        kinds = {p.trains for p in (*before, *method.personalise, *method.finale)}
-        share = 1.0
-        if len(kinds) > 1:
-            local = self.options.local_share
-            share = local if phase.trains == "local" else 1 - local
-        epochs = self.options.epochs * share * times
-        return math.ceil(epochs * len(self.batches) / self.options.batch_size - 1e-9)
+        return stretches(self.model.recipe, len(self.batches), moment, self.round_number)
 
     def run(
         self,
-        stretches: Sequence[_Stretch],
+        due: Sequence[Stretch],
         progress: Callable[[Progress], None] | None,
         cancelled: Callable[[], bool],
         resume: Path | None,
     ) -> LocalUpdate:
         started = time.perf_counter()
-        fingerprint = self._fingerprint(stretches) if resume else ""
+        fingerprint = self._fingerprint(due) if resume else ""
         saved = TrainingState.read(resume, fingerprint) if resume else None
         first, skipped = (saved.progress["phase"], saved.progress["step"]) if saved else (0, 0)
-        done = sum(stretch.steps for stretch in stretches[:first]) + skipped
-        total = sum(stretch.steps for stretch in stretches)
+        done = sum(stretch.steps for stretch in due[:first]) + skipped
+        total = sum(stretch.steps for stretch in due)
         meter = ProgressMeter(total, progress, done=done)
 
         def before_step(number: int, step: int, training: PhaseTraining) -> None:
@@ -205,7 +169,7 @@ class _Trainer:
                 here["batches"] = self.batches.state()
                 _keep(TrainingState(fingerprint, training.tensors(), here), resume)
 
-        for number, stretch in enumerate(stretches[first:], start=first):
+        for number, stretch in enumerate(due[first:], start=first):
             resting = stretch.phase.trains != "local"
             with (
                 self.model.copies_following(),
@@ -213,6 +177,7 @@ class _Trainer:
             ):
                 self._train(number, stretch, saved, before_step, meter)
             saved = None
+        self._check_outcome()
         if resume:
             resume.unlink(missing_ok=True)
         tail = self.losses[-math.ceil(len(self.batches) / self.options.batch_size) :]
@@ -223,7 +188,7 @@ class _Trainer:
     def _train(
         self,
         number: int,
-        stretch: _Stretch,
+        stretch: Stretch,
         saved: TrainingState | None,
         before_step: Callable[[int, int, PhaseTraining], None],
         meter: ProgressMeter,
@@ -241,10 +206,11 @@ class _Trainer:
             self.losses.append(self._step(training, rate, as_global=as_global))
             meter.step()
 
-    def _share_of_rate(self) -> float:
-        """Return what this round has of the learning rate."""
-        passed = min(1.0, (self.round_number - 1) / self.model.recipe.rounds)
-        return max(_LAST_ROUND, 0.5 * (1 + math.cos(math.pi * passed)))
+    def _check_outcome(self) -> None:
+        """See to the last step, after which there is no loss that would tell."""
+        for state in (self.model.shared_state(), self.model.local_state()):
+            if not all(bool(values.isfinite().all()) for values in state.values()):
+                raise TrainingError(_NO_NUMBERS)
 
     def _step(self, training: PhaseTraining, rate: float, *, as_global: bool) -> float:
         batch = self.batches.draw(self.options.batch_size)
@@ -252,16 +218,14 @@ class _Trainer:
         with self.model.global_view() if as_global else nullcontext():
             loss = self.loss(batch, distils=distils) + training.pull()
             if not bool(loss.isfinite()):
-                raise TrainingError(
-                    "The training loss is no longer a number: lower the learning rate."
-                )
+                raise TrainingError(_NO_NUMBERS)
             training.step(loss, rate, shared_alone=as_global)
         return float(loss.detach())
 
-    def _fingerprint(self, stretches: Sequence[_Stretch]) -> str:
+    def _fingerprint(self, due: Sequence[Stretch]) -> str:
         digest = hashlib.sha256()
         digest.update(f"{self.model.recipe.hash} {self.seed}".encode())
-        digest.update(repr(stretches).encode())
+        digest.update(repr(due).encode())
         for sample in self.samples:
             digest.update(f"{sample.id} {sample.structure} {sample.image.shape}".encode())
             digest.update(sample.image.tobytes() + sample.mask.tobytes())

@@ -25,9 +25,10 @@ from napari_fedsam.training.aggregation import (
 )
 from napari_fedsam.training.errors import TrainingError
 from napari_fedsam.training.feature_cache import FeatureCache
-from napari_fedsam.training.local_update import Moment, local_update
+from napari_fedsam.training.local_update import local_update
 from napari_fedsam.training.progress import Progress
 from napari_fedsam.training.samples import TrainingSample
+from napari_fedsam.training.schedule import Moment
 from napari_fedsam.training.update_rounding import expand_update, round_update
 
 

@@ -131,7 +131,11 @@ class FedSamWidget(Actions):
             self._tell,
         )
         self._training_panel = TrainingPanel(
-            self._model_source, self.store, self.training_section, self._tell
+            self._model_source,
+            self.store,
+            self.training_section,
+            self._tell,
+            ask_first=lambda: self.site.settings.ask_first,
         )
         self._profile_switch = ProfileSwitch(
             self._site_panel,
@@ -187,6 +191,7 @@ class FedSamWidget(Actions):
         self._display.prompts.tool_changed.connect(self.prompt_section.show_tool)
         self._inference.state_changed.connect(self._show_inference)
         self.model_section.newest_wanted.connect(self._models.use_newest)
+        self._models.back_changed.connect(self.model_section.show_back)
         self._models.unused_changed.connect(self.model_section.show_unused)
         self._models.loaded.connect(self._use_model)
         self._models.failed.connect(self._tell)
@@ -346,7 +351,7 @@ class FedSamWidget(Actions):
         self.model_section.show_choice(self._models.choice)
         if is_update:
             show_info(
-                f"Model updated to round {model.round}"
+                f"Model updated to {model.label}"
                 if model.is_personalised
                 else "Back to the base model"
             )

@@ -16,12 +16,14 @@ class ModelLoading(QObject):
     """Loads the chosen model, and again whenever the site gets another version.
 
     Signals: `loaded` (`ModelInUse`, whether a new version replaced one that was in use),
-    `failed` (`FedSamError`), `activity` (words, downloaded fraction or -1), `unused_changed`
-    (`Version` or None: newer than the one in use).
+    `failed` (`FedSamError`), `activity` (words, downloaded fraction or -1), `back_changed`
+    (whether one can go back to an earlier version), `unused_changed` (`Version` or None: newer than
+    the one in use). While another model than the site's is chosen, neither is on offer.
     """
 
     loaded = Signal(object, bool)
     failed = Signal(object)
+    back_changed = Signal(bool)
     activity = Signal(str, float)
     unused_changed = Signal(object)
 
@@ -34,6 +36,7 @@ class ModelLoading(QObject):
         self._seen_version: int | None = None
         self._model: ModelInUse | None = None
         self._unused: Version | None = None
+        self._told = ""
         self.choice = SITE_MODEL
 
     @property
@@ -56,52 +59,74 @@ class ModelLoading(QObject):
 
     def follow_site(self) -> None:
         """Load the site's active version when it is another one; a timer calls this."""
-        if self._busy or self.choice != SITE_MODEL or self._model is None:
+        if self._busy or self.choice != SITE_MODEL:
             return
-        try:
-            active = self.source.active_version
-        except FedSamError as error:
-            active = self._seen_version
-            self.failed.emit(error)
-        if active != self._seen_version:
-            self.load(SITE_MODEL)
-        self._background.run("disk", self._find_unused, self._tell_unused, self.failed.emit)
+        source = self.source
+
+        def look() -> tuple[int | None, Version | None]:
+            return source.active_version, source.unused_version
+
+        self._background.run(
+            "disk", look, lambda found: self._followed(source, *found), self._tell_once
+        )
 
     def go_back(self) -> None:
-        """Return to the version before the active one, and load it."""
+        """Return to the version that was in use before, and load it."""
         self._activate(self.source.go_back)
 
     def use_newest(self) -> None:
-        """Activate the newest version, and load it."""
+        """Activate the newest version, choose the site's model, and load it."""
         self._activate(self.source.use_newest)
 
     def _activate(self, step: Callable[[], None]) -> None:
-        self._background.run("model", step, lambda _: self.follow_site(), self.failed.emit)
+        self._background.run("model", step, lambda _: self.load(SITE_MODEL), self.failed.emit)
 
-    def _find_unused(self) -> Version | None:
-        return self.source.unused_version
+    def _followed(self, source: ModelSource, active: int | None, unused: Version | None) -> None:
+        if self._busy or source is not self.source or self.choice != SITE_MODEL:
+            # Another model was chosen meanwhile.
+            return
+        self._told = ""
+        if active != self._seen_version:
+            self.load(SITE_MODEL)
+        self._tell_unused(unused)
+
+    def _tell_once(self, error: FedSamError) -> None:
+        """Tell what prevents following, not at every look for as long as it lasts."""
+        if str(error) != self._told:
+            self._told = str(error)
+            self.failed.emit(error)
 
     def _tell_unused(self, version: Version | None) -> None:
         if version != self._unused:
             self._unused = version
             self.unused_changed.emit(version)
 
+    def _tell_offers(self) -> None:
+        is_sites = self.choice == SITE_MODEL
+        self.back_changed.emit(is_sites and self._seen_version is not None)
+        if not is_sites:
+            self._tell_unused(None)
+
     def _start(self) -> None:
-        choice, source = self._wanted or SITE_MODEL, self.source
-        self._wanted = None
+        choice, self._wanted = self._wanted or SITE_MODEL, None
+        self._load(choice, choice)
+
+    def _load(self, choice: str, name: str) -> None:
+        """Load a model by its name, which stands for what was chosen."""
+        source = self.source
         self._busy = True
         self.activity.emit("loading the model", -1.0)
 
         def job() -> tuple[ModelInUse, int | None]:
             # Read before loading: a version that comes meanwhile is loaded next time.
-            version = source.active_version
-            return source.load(choice, progress=self._tell_progress), version
+            version = _active_of(source, otherwise=None)
+            return source.load(name, progress=self._tell_progress), version
 
         self._background.run(
             "model",
             job,
             lambda found: self._done(choice, source, *found),
-            lambda error: self._fail(choice, source, error),
+            lambda error: self._fail(choice, name, source, error),
         )
 
     def _tell_progress(self, fraction: float) -> None:
@@ -123,25 +148,31 @@ class ModelLoading(QObject):
         self.choice, self._model, self._seen_version = choice, model, version
         self._rest()
         self.loaded.emit(model, is_update)
+        self._tell_offers()
 
-    def _fail(self, choice: str, source: ModelSource, error: FedSamError) -> None:
-        if self._model is None and choice == SITE_MODEL and self._wanted is None:
-            # Another federation's model must not go on answering in this one's place.
-            self._wanted = DEFAULT_MODEL
-        elif source is self.source and choice == self.choice == SITE_MODEL:
+    def _fail(self, choice: str, name: str, source: ModelSource, error: FedSamError) -> None:
+        if self._model is None and name == SITE_MODEL and self._wanted is None:
+            # Another federation's model must not go on answering in this one's place. The site's
+            # stays the one that is chosen: it is followed, and one can go back.
+            self.failed.emit(error)
+            self._load(SITE_MODEL, DEFAULT_MODEL)
+            return
+        if source is self.source and choice == self.choice == SITE_MODEL:
             # Not tried again until yet another version comes.
-            self._seen_version = self._active_or_seen()
+            self._seen_version = _active_of(source, otherwise=self._seen_version)
+            self._tell_offers()
         self._rest()
         self.failed.emit(error)
-
-    def _active_or_seen(self) -> int | None:
-        try:
-            return self.source.active_version
-        except FedSamError:
-            return self._seen_version
 
     def _rest(self) -> None:
         self._busy = False
         self.activity.emit("", -1.0)
         if self._wanted is not None:
             self._start()
+
+
+def _active_of(source: ModelSource, *, otherwise: int | None) -> int | None:
+    try:
+        return source.active_version
+    except FedSamError:
+        return otherwise

@@ -50,6 +50,7 @@ class ModelSection(QWidget):
         layout.addWidget(self.progress)
         self._choice = SITE_MODEL
         self.show_model(None)
+        self.show_back(False)
         self.show_unused(None)
         self._activity = ""
         self.set_activity("")
@@ -64,13 +65,16 @@ class ModelSection(QWidget):
     def show_model(self, model: ModelInUse | None) -> None:
         """Say what the model in use is."""
         self.status.setText("no model loaded yet" if model is None else model.label)
-        self.back.setVisible(model is not None and model.is_personalised)
+
+    def show_back(self, possible: bool) -> None:
+        """Offer to go back where there is a version to leave, be it one that cannot be read."""
+        self.back.setVisible(possible)
 
     def show_unused(self, version: Version | None) -> None:
         """Offer a newer version that was not taken up by itself."""
         self.use_newest.setVisible(version is not None)
         if version is not None:
-            self.use_newest.setText(f"Use the model of {version.label.split(',')[0]}")
+            self.use_newest.setText(f"Use the newer model: {version.label}")
             self.use_newest.setToolTip(f"Newer than the model in use{_why_unused(version)}")
 
     def show_choice(self, choice: str) -> None:
@@ -108,7 +112,7 @@ class ModelSection(QWidget):
 
 def _why_unused(version: Version) -> str:
     if version.passed:
-        return "; it did no worse on this site's held-out cases"
+        return "; on this site's held-out cases it did no worse than the model in use then"
     if any(dice is not None for dice in version.dice.values()):
         return ", but it did worse on this site's held-out cases"
     return ", but this site has no held-out cases to judge it"

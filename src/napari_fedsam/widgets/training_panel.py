@@ -6,6 +6,7 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_fedsam.annotation.local_training import LocalTraining, TrainingState
 from napari_fedsam.annotation.model_source import ModelSource
+from napari_fedsam.annotation.structures import structures_of_cases
 from napari_fedsam.cases.store import CaseStore
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.widgets.training_section import TrainingSection
@@ -26,6 +27,8 @@ class TrainingPanel(QObject):
         store: CaseStore,
         section: TrainingSection,
         tell: Callable[[FedSamError], None],
+        *,
+        ask_first: Callable[[], bool],
     ) -> None:
         super().__init__()
         self.training = LocalTraining()
@@ -33,6 +36,7 @@ class TrainingPanel(QObject):
         self._store = store
         self._section = section
         self._tell = tell
+        self._ask_first = ask_first
         section.start_wanted.connect(self.start)
         section.cancel_wanted.connect(self.training.cancel)
         # The signal of the other thread arrives in this one.
@@ -42,8 +46,9 @@ class TrainingPanel(QObject):
     def start(self) -> None:
         """Train on the kept cases."""
         try:
-            structures = {r.structure.value: r.structure for r in self._store.records()}
-            self.training.start(self._source(), list(structures.values()))
+            source = self._source()
+            structures = structures_of_cases(self._store.records(), source.structures())
+            self.training.start(source, structures, ask_first=self._ask_first())
         except FedSamError as error:
             self._tell(error)
 

@@ -63,12 +63,18 @@ def _left(seconds: float | None) -> str:
 
 
 def _outcome(result: SiteTrainingResult) -> str:
-    cases = f"Trained on {result.cases} cases."
+    trained = f"Trained on {_counted(result.cases, 'case')}."
     if not result.held_out:
         return (
-            f"{cases} There are no held-out cases to judge the new model: it is kept but not used."
+            f"{trained} There are no held-out cases to judge the new model: it is kept but not "
+            "used."
         )
     before, after = result.before, result.after
+    if all(dice is None for dice in after.values()):
+        return (
+            f"{trained} No held-out case shows the structure, so that the new model cannot be "
+            "judged: it is kept but not used."
+        )
     rows = [
         f"Dice {prompt}: {_number(before[kind])} before, {_number(after[kind])} now"
         for kind, prompt in (
@@ -77,13 +83,12 @@ def _outcome(result: SiteTrainingResult) -> str:
             ("point", "with one click"),
         )
     ]
-    if all(dice is None for dice in after.values()):
-        return (
-            f"{cases} No held-out case shows the structure, so that the new model cannot be "
-            "judged: it is kept but not used."
-        )
-    verdict = "It is in use." if result.used else "It did worse: it is kept but not used."
-    return f"{cases} On {result.held_out} held-out cases: {'; '.join(rows)}. {verdict}"
+    held_out = _counted(result.held_out, "held-out case")
+    return f"{trained} On {held_out}: {'; '.join(rows)}. {result.verdict}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _number(dice: float | None) -> str:

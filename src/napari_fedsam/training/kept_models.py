@@ -1,4 +1,4 @@
-"""Models that a process keeps from one message to the next.
+"""Models that a process keeps from one piece of work to the next.
 
 Building one takes longer than a short training, and under Flower's simulation a few processes
 answer for many sites.

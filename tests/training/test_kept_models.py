@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from napari_fedsam.federation.kept_models import KeptModels
 from napari_fedsam.personalization.personalised_model import build_personalised_model
 from napari_fedsam.personalization.recipe import Recipe
+from napari_fedsam.training.kept_models import KeptModels
 
 STRUCTURE = {"value": 1, "name": "disc", "color": "#ff0000"}
 
