@@ -18,6 +18,13 @@ def test_components_with_a_negative_click_go() -> None:
     assert unclicked_components(mask, everywhere) is mask
 
 
+def test_specks_do_not_stay_alone_when_the_object_itself_is_clicked() -> None:
+    mask = np.zeros((20, 30), np.bool_)
+    mask[2:18, 2:18], mask[4:6, 24:26] = True, True
+    on_the_edge = Prompts(np.array([[3, 3]]), np.array([False]))
+    assert unclicked_components(mask, on_the_edge) is mask
+
+
 def test_the_anchor_lies_deep_in_the_mask_and_far_from_the_click() -> None:
     mask = np.zeros((20, 40), np.bool_)
     mask[2:17, 2:38] = True
