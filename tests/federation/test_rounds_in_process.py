@@ -13,6 +13,7 @@ from napari_fedsam.annotation.model_source import ModelSource
 from napari_fedsam.cases.store import CaseStore
 from napari_fedsam.federation import machine_load, room, round_work
 from napari_fedsam.federation.audit import read_audit
+from napari_fedsam.federation.between_messages import keep_tensors
 from napari_fedsam.federation.client_app import app
 from napari_fedsam.federation.coordinator import Coordinator
 from napari_fedsam.federation.errors import ReplyCode
@@ -594,7 +595,7 @@ def test_local_parameters_are_judged_only_with_the_round_they_were_trained_in(
     monkeypatch.setattr(round_work, "local_update", lambda *_, **__: None)
     _, state = start
     trained = {name: value + 1 for name, value in state.items()}
-    round_work._keep_pending(trained, site, trained_in, recipe.hash)
+    keep_tensors(site.pending, trained, trained_in, recipe.hash)
     judged(0.0, 0.5, number=1)
     kept = load_file(newest_version(site) / "local.safetensors")
     expected = trained if trained_in == 1 else state
