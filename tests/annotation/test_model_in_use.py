@@ -16,7 +16,7 @@ def test_labels_say_what_the_model_is(predictor):
     assert third.label == "Disc: personalised, round 3, this site"
     assert third.provenance == "Disc round 3 version 5"
     alone = ModelInUse(predictor, "Disc", round=0, version=1)
-    assert "trained here alone" in alone.label
+    assert "personalised, trained at this site" in alone.label
 
 
 def test_structures_are_known_by_their_name(predictor):

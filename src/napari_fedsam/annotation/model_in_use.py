@@ -73,8 +73,8 @@ class ModelInUse:
         """What the status line says, such as "LiteMedSAM: personalised, round 3, this site"."""
         if not self.is_personalised:
             return f"{self.name}: base model"
-        origin = f"round {self.round}" if self.round else "trained here alone"
-        return f"{self.name}: personalised, {origin}, this site"
+        origin = f"round {self.round}, this site" if self.round else "trained at this site"
+        return f"{self.name}: personalised, {origin}"
 
     @property
     def provenance(self) -> str:
