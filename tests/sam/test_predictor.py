@@ -81,9 +81,21 @@ def test_a_negative_click_corrects_what_came_before(ask, scene, clicks, both_wid
     assert dice(answer.mask, scene.ellipse) > 0.9
 
 
-def test_without_the_negative_click_nothing_is_corrected(ask, scene, clicks, both_wide) -> None:
-    x, y = scene.neighbour_centre
-    assert ask(clicks([BESIDE_THE_JOINT]), ask(both_wide)).mask[y, x]
+def test_a_click_that_the_answer_agrees_with_changes_nothing(ask, clicks, both_wide) -> None:
+    before = ask(both_wide)
+    assert ask(clicks([BESIDE_THE_JOINT]), before) is before
+
+
+def test_a_positive_click_keeps_what_was_right(ask, scene, clicks) -> None:
+    before = ask(Prompts(box=scene.box))
+    answer = ask(clicks([scene.neighbour_centre]), before)
+    assert not (before.mask & ~answer.mask).any()
+    assert dice(answer.mask, scene.ellipse | scene.neighbour) > 0.9
+
+
+def test_a_mask_with_a_click_inside_is_followed_as_one_without(ask, scene, clicks) -> None:
+    clicked = ask(clicks([scene.centre], mask=scene.ellipse))
+    assert np.array_equal(clicked.mask, ask(Prompts(mask=scene.ellipse)).mask)
 
 
 def test_a_box_with_a_negative_click(ask, scene, clicks, both_wide) -> None:

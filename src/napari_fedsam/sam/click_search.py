@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_fedsam.sam.prompts import Box, Prompts, box_of_mask
+from napari_fedsam.sam.prompts import Box, Prompts, box_of_mask, clicked_pixels
 
 # Half-widths as fractions of the image's long side: 8 to 84 pixels of 256.
 HALF_WIDTHS = tuple(width / 256 for width in (8, 12, 17, 24, 33, 44, 56, 70, 84))
@@ -147,10 +147,8 @@ def agreement(mask: NDArray[np.bool_], prompts: Prompts) -> float:
     """Return the share of clicks (0..1) that a mask of shape (H, W) agrees with."""
     if len(prompts.points) == 0:
         return 1.0
-    height, width = mask.shape
-    columns = np.clip(np.rint(prompts.points[:, 0]).astype(int), 0, width - 1)
-    rows = np.clip(np.rint(prompts.points[:, 1]).astype(int), 0, height - 1)
-    return float(np.mean(mask[rows, columns] == prompts.labels))
+    clicked = mask[clicked_pixels(prompts.points, mask.shape)]
+    return float(np.mean(clicked == prompts.labels))
 
 
 def most_consistent(
@@ -325,10 +323,7 @@ def clicked_components(
     components, count = ndimage.label(mask)
     if count <= 1 or len(prompts.positives) == 0:
         return mask
-    height, width = mask.shape
-    columns = np.clip(np.rint(prompts.positives[:, 0]).astype(int), 0, width - 1)
-    rows = np.clip(np.rint(prompts.positives[:, 1]).astype(int), 0, height - 1)
-    wanted = set(components[rows, columns].tolist())
+    wanted = set(components[clicked_pixels(prompts.positives, mask.shape)].tolist())
     if previous is not None:
         wanted |= set(components[previous].tolist())
     wanted -= {0}

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_fedsam.sam.prompts import Prompts, box_of_mask
+from napari_fedsam.sam.prompts import Prompts, box_of_mask, clicked_pixels
 
 _LEAST_LEFT = 0.25
 """Of a mask. On validation images of polyps and optic discs, less was never the object: the click
@@ -18,10 +18,7 @@ def unclicked_components(mask: NDArray[np.bool_], prompts: Prompts) -> NDArray[n
     from scipy import ndimage
 
     components, count = ndimage.label(mask)
-    height, width = mask.shape
-    columns = np.clip(np.rint(prompts.negatives[:, 0]).astype(int), 0, width - 1)
-    rows = np.clip(np.rint(prompts.negatives[:, 1]).astype(int), 0, height - 1)
-    unwanted = set(components[rows, columns].tolist()) - {0}
+    unwanted = set(components[clicked_pixels(prompts.negatives, mask.shape)].tolist()) - {0}
     if count <= 1 or not unwanted:
         return mask
     kept: NDArray[np.bool_] = mask & ~np.isin(components, list(unwanted))
@@ -44,11 +41,9 @@ def _far_point(mask: NDArray[np.bool_], prompts: Prompts) -> NDArray[np.float32]
     """Return a point of the mask that is deep inside and far from the negative clicks."""
     from scipy import ndimage
 
-    height, width = mask.shape
     free = np.pad(mask, 1)
-    columns = np.clip(np.rint(prompts.negatives[:, 0]).astype(int), 0, width - 1) + 1
-    rows = np.clip(np.rint(prompts.negatives[:, 1]).astype(int), 0, height - 1) + 1
-    free[rows, columns] = False
+    rows, columns = clicked_pixels(prompts.negatives, mask.shape)
+    free[rows + 1, columns + 1] = False
     if box_of_mask(free) is None:
         return None
     depth = ndimage.distance_transform_edt(free)[1:-1, 1:-1]

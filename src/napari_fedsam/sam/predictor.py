@@ -18,6 +18,7 @@ from napari_fedsam.sam.click_search import (
     overlapping_components,
     self_consistency,
 )
+from napari_fedsam.sam.corrections import corrected
 from napari_fedsam.sam.decoding import FastDecoder, Points
 from napari_fedsam.sam.errors import PromptError
 from napari_fedsam.sam.fast_encoder import FastEncoder
@@ -102,7 +103,9 @@ class Predictor:
         structure : int, optional
             The structure's value, for a personalised model.
         previous : Prediction, optional
-            What the clicks are meant to correct.
+            What the clicks are meant to correct. Models whose published weights have learnt clicks
+            answer as they learnt to; of others' answers what is joined to a click that this mask
+            was wrong about is taken over, and clicks that it agrees with change nothing.
 
         Raises
         ------
@@ -110,12 +113,15 @@ class Predictor:
             When a prompt lies outside the image, or only negative clicks are given.
         """
         prompts.check_within(embedding.image_shape)
+        clicked = len(prompts.points) > 0
         if previous is None and prompts.mask is not None:
             # No model was trained on a mask alone: its box says where to look.
-            if prompts.box is None and not len(prompts.points) and prompts.mask.any():
-                return self.follow(embedding, prompts.mask, structure=structure)
-            previous = self._from_mask(prompts.mask)
-        clicked = len(prompts.points) > 0
+            if prompts.box is None and prompts.mask.any():
+                previous = self.follow(embedding, prompts.mask, structure=structure)
+                if not clicked:
+                    return previous
+            else:
+                previous = self._from_mask(prompts.mask)
         if clicked and not len(prompts.positives) and previous is None and prompts.box is None:
             raise PromptError(
                 "Only negative clicks were given: add a positive click or a box first."
@@ -123,6 +129,23 @@ class Predictor:
         learnt = self.model.prompt_kinds
         if not clicked or ("point" in learnt and "none" not in learnt):
             return self._decode_one(embedding, prompts, structure, previous)
+        if previous is not None and agreement(previous.mask, prompts) == 1.0:
+            return previous
+        answer = self._answer_clicks(embedding, prompts, structure, previous)
+        if previous is None:
+            return answer
+        mask = corrected(previous.mask, answer.mask, prompts)
+        return answer if np.array_equal(mask, answer.mask) else self.redrawn(mask, answer)
+
+    def _answer_clicks(
+        self,
+        embedding: ImageEmbedding,
+        prompts: Prompts,
+        structure: int | None,
+        previous: Prediction | None,
+    ) -> Prediction:
+        """Answer clicks with a model that has not learnt to correct a mask."""
+        learnt = self.model.prompt_kinds
         if "point" not in learnt and not len(prompts.positives):
             return self._without_negatives(embedding, prompts, structure, previous)
         if "none" in learnt:
@@ -294,8 +317,6 @@ class Predictor:
         base = Prompts(box=prompts.box)
         if previous is None:
             previous = self._decode_one(embedding, base, structure, None)
-        if agreement(previous.mask, prompts) == 1.0:
-            return previous
         anchored = anchored_clicks(previous.mask, prompts)
         if anchored is None:
             return Prediction(np.zeros_like(previous.mask), previous.score, previous.low_res_logits)

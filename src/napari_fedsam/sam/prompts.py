@@ -156,3 +156,13 @@ def deepest_point(mask: NDArray[np.bool_]) -> tuple[float, float] | None:
     depth = ndimage.distance_transform_edt(largest)[1:-1, 1:-1]
     y, x = np.unravel_index(int(depth.argmax()), depth.shape)
     return float(x), float(y)
+
+
+def clicked_pixels(
+    points: NDArray[np.float32], shape: tuple[int, ...]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the rows and columns of an image of shape (H, W) that points (x, y) lie on."""
+    height, width = shape
+    columns = np.clip(np.rint(points[:, 0]).astype(np.intp), 0, width - 1)
+    rows = np.clip(np.rint(points[:, 1]).astype(np.intp), 0, height - 1)
+    return rows, columns
