@@ -14,7 +14,8 @@ from napari_fedsam.sam.prompts import Prompts, clicked_pixels
 
 _REACH = 4.0
 """How far from a click it changes a mask, in distances from the click to the mask's edge. On
-validation images of polyps and optic discs, 3 to 6 were about as good as each other."""
+validation images of polyps, optic discs and hearts, 3 and 4 were as good as each other, and a reach
+without limit worse than either."""
 
 _LEAST_DISTANCE = 0.01
 """Of a click from the edge, as a part of the image's long side: nobody clicks more exactly."""
