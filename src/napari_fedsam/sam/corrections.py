@@ -7,6 +7,8 @@ correction in its region: Chen et al. 2022, arXiv 2204.02574), and no farther aw
 its distance from the mask's edge: who clicks close to the edge means the edge.
 """
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -58,24 +60,25 @@ def _changed_by(
 ) -> NDArray[np.bool_]:
     """Return where a click changes the mask: only in pixels of its own value, near itself."""
     alike = previous == previous[click]
-    distance = _distance(click, previous.shape)
-    least = _LEAST_DISTANCE * max(previous.shape)
-    edge = distance[~alike].min(initial=np.inf)
-    region = _joined(click, (answer != previous) & alike & (distance <= _REACH * max(edge, least)))
+    away = _squared_distance(click, previous.shape)
+    least = (_LEAST_DISTANCE * max(previous.shape)) ** 2
+    edge = int(away[~alike].min()) if not alike.all() else math.inf
+    region = _joined(click, (answer != previous) & alike & (away <= _REACH**2 * max(edge, least)))
     if not region[click]:
         # The model sees nothing there; the click is obeyed all the same.
-        region = alike & (distance < (edge if np.isfinite(edge) else least))
+        region = alike & (away < (edge if math.isfinite(edge) else least))
     for other in right:
         if region[other]:
-            region &= distance < _distance(other, previous.shape)
+            region &= away < _squared_distance(other, previous.shape)
     return _joined(click, region)
 
 
-def _distance(place: tuple[int, int], shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Return every pixel's distance from one."""
+def _squared_distance(place: tuple[int, int], shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Return every pixel's squared distance from one."""
     (row, column), (height, width) = place, shape
     rows, columns = np.ogrid[-row : height - row, -column : width - column]
-    return np.hypot(rows, columns)
+    squared: NDArray[np.int64] = rows * rows + columns * columns
+    return squared
 
 
 def _joined(click: tuple[int, int], region: NDArray[np.bool_]) -> NDArray[np.bool_]:
