@@ -1,6 +1,8 @@
 """Where a command writes is made ready before it works."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,3 +93,20 @@ def test_a_file_in_the_way_of_a_folder_is_told_of(tmp_path: Path, command: str) 
     result = CliRunner().invoke(app, [*command.split(), str(place)])
     assert isinstance(result.exception, FedSamError), result.output
     assert "cannot be written" in str(result.exception)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no limit for files")
+def test_where_there_is_no_room_one_sentence_is_said_and_nothing_left(tmp_path) -> None:
+    file = tmp_path / "recipe.json"
+    words = ["coordinator", "recipe", str(file), "--name", "x", "--structure", "polyp"]
+    command = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); "
+        f"sys.argv = ['napari-fedsam', *{words!r}]; "
+        "from napari_fedsam.app.cli import main; main()"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-B", "-c", command], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 1
+    assert " ".join(ran.stderr.split()).startswith("napari-fedsam: There is no room")
+    assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,6 @@
 """The `napari-fedsam` command."""
 
+import errno
 import json
 import signal
 import sys
@@ -35,6 +36,7 @@ ModelProfile = Annotated[
     str | None,
     typer.Option("--profile", help="Of which federation 'site' is; the one in use by default."),
 ]
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MODEL_HELP = "A model's name, a checkpoint's path, or 'site' for this site's personalised model."
 
 
@@ -46,6 +48,15 @@ def main() -> None:
         app()
     except FedSamError as error:
         fail(str(error))
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        fail(
+            f"There is no room for what is to be written{where}: free some space, or raise the "
+            "limit for files, and run the command again."
+        )
         sys.exit(1)
 
 
