@@ -35,7 +35,8 @@ def run(*words):
 def test_it_prompts_where_most_is_wrong_until_the_target_is_reached(volume, tmp_path):
     scan, mask = volume
     report = tmp_path / "report.json"
-    result = run("--scan", scan, "--mask", mask, "--json", report, "--level", "130,260")
+    words = "--json", report, "--level", "130,260", "--target", "0.92"
+    result = run("--scan", scan, "--mask", mask, *words)
     assert result.exit_code == 0, result.output
     found = json.loads(report.read_text())
     kinds = [(step["kind"], step["slice"]) for step in found["steps"]]
@@ -44,7 +45,7 @@ def test_it_prompts_where_most_is_wrong_until_the_target_is_reached(volume, tmp_
     assert {("absent", 1), ("absent", 5)} <= set(kinds)
     dice = [step["dice"] for step in found["steps"]]
     assert dice[0] < 0.8
-    assert dice[-1] >= 0.95
+    assert dice[-1] >= 0.92
     assert found["reached"]
     assert f"{len(kinds)} prompts" in result.output
 
