@@ -144,7 +144,7 @@ class Predictor:
         structure: int | None,
         previous: Prediction | None,
     ) -> Prediction:
-        """Answer clicks with a model that has not learnt to correct a mask."""
+        """Answer clicks with a model that need not have learnt them well."""
         learnt = self.model.prompt_kinds
         if "point" not in learnt and not len(prompts.positives):
             return self._without_negatives(embedding, prompts, structure, previous)
