@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -90,3 +91,22 @@ def scene() -> Scene:
     pixels = ndimage.gaussian_filter(pixels, 0.8) + random.normal(0, 4, pixels.shape)
     image = np.clip(pixels, 0, 255).astype(np.uint8)
     return Scene(image, ellipse, neighbour, (37, 55, 113, 105), (75, 80), (132, 74))
+
+
+@pytest.fixture(scope="session")
+def training_children():
+    """Return a function that finds the processes of this one that train."""
+
+    def command(child):
+        # A program that has only just begun shows none on Linux.
+        while not (words := child.cmdline()):
+            pass
+        return words
+
+    def find():
+        started = psutil.Process().children()
+        return [
+            child for child in started if "napari_fedsam.training.site_training" in command(child)
+        ]
+
+    return find

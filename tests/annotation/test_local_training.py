@@ -5,7 +5,6 @@ import queue
 import signal
 import sys
 
-import psutil
 import pytest
 from filelock import FileLock
 
@@ -20,7 +19,6 @@ from napari_fedsam.training.versions import VersionStore
 SPLEEN = Structure(value=3, name="spleen", color="#112233")
 # Training gives way to whatever else a busy machine does.
 WAIT = 600
-MODULE = "napari_fedsam.training.site_training"
 
 
 class Watched:
@@ -80,19 +78,15 @@ def site(tmp_path, scene):
     return tmp_path
 
 
-def children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if MODULE in child.cmdline()]
-
-
 def log_of(site):
     return site / "logs" / "training.log"
 
 
-def test_cancelled_training_leaves_nothing_and_can_start_again(site, watched):
+def test_cancelled_training_leaves_nothing_and_can_start_again(site, watched, training_children):
     watched.start(site)
-    (child,) = children()
+    (child,) = training_children()
     watched.start(site)
-    assert children() == [child]
+    assert training_children() == [child]
     # The features of its one case are kept by then, so that nothing is being written.
     watched.wait_for_steps(3)
     watched.training.cancel()
@@ -155,11 +149,11 @@ def no_core_files():
     ],
 )
 def test_a_child_that_is_ended_is_told_with_its_log(
-    site, watched, no_core_files, ended_by, said, logged
+    site, watched, training_children, no_core_files, ended_by, said, logged
 ):
     watched.start(site)
     watched.wait_for_steps(1)
-    (child,) = children()
+    (child,) = training_children()
     os.kill(child.pid, getattr(signal, ended_by))
     state = watched.end()
     assert state.status == "failed"
@@ -169,7 +163,7 @@ def test_a_child_that_is_ended_is_told_with_its_log(
     assert VersionStore(site / "versions").versions() == []
 
 
-def test_what_the_system_refuses_at_the_start_is_told(tmp_path, watched):
+def test_what_the_system_refuses_at_the_start_is_told(tmp_path, watched, training_children):
     site = tmp_path / "site"
     refused = f"^Training could not start, for {site}.* cannot be used"
     # Nowhere to write the recipe, then nowhere to write the log.
@@ -180,4 +174,4 @@ def test_what_the_system_refuses_at_the_start_is_told(tmp_path, watched):
     with pytest.raises(FedSamError, match=refused):
         watched.start(site, [SPLEEN])
     assert not watched.training.running
-    assert not children()
+    assert not training_children()

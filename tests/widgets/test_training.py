@@ -12,7 +12,6 @@ pytestmark = pytest.mark.window
 WAIT_MS = 600_000
 BALL = Structure(value=2, name="ball", color="#ff8800")
 RING = Structure(value=2, name="ring", color="#0088ff")
-MODULE = "napari_fedsam.training.site_training"
 
 
 @pytest.fixture
@@ -56,7 +55,7 @@ def agree(site):
 
 
 @pytest.fixture
-def started(make_widget, site, qtbot):
+def started(make_widget, site, qtbot, training_children):
     """Return a function that opens the window and presses the button; ends training after it."""
     widgets = []
 
@@ -69,11 +68,7 @@ def started(make_widget, site, qtbot):
     yield press
     for widget in widgets:
         widget.shut_down()
-    psutil.wait_procs(children(), timeout=WAIT_MS / 1000)
-
-
-def children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if MODULE in child.cmdline()]
+    psutil.wait_procs(training_children(), timeout=WAIT_MS / 1000)
 
 
 def test_training_here_is_shown_until_its_outcome_is_told(started, keep, agree, qtbot, told):
@@ -94,7 +89,7 @@ def test_training_here_is_shown_until_its_outcome_is_told(started, keep, agree, 
 
 
 def test_cancelled_training_can_start_again_and_ends_with_the_window(
-    started, keep, agree, qtbot, told
+    started, keep, agree, training_children, qtbot, told
 ):
     keep(BALL)
     agree(epochs=5000)
@@ -103,24 +98,26 @@ def test_cancelled_training_can_start_again_and_ends_with_the_window(
     qtbot.waitUntil(lambda: section.progress.maximum() > 0, timeout=WAIT_MS)
     section.cancel.click()
     qtbot.waitUntil(section.start.isEnabled, timeout=WAIT_MS)
-    assert not children()
+    assert not training_children()
     assert not section.progress.isVisibleTo(section)
     assert not section.cancel.isEnabled()
     assert section.outcome.text() == ""
     section.start.click()
     assert section.cancel.isEnabled()
-    running = children()
+    running = training_children()
     assert running
     widget.shut_down()
     assert psutil.wait_procs(running, timeout=WAIT_MS / 1000)[1] == []
     assert told == []
 
 
-def test_structures_of_one_number_are_both_trained(started, keep, qtbot, site, told):
+def test_structures_of_one_number_are_both_trained(
+    started, keep, training_children, qtbot, site, told
+):
     keep(BALL)
     keep(RING)
     section = started().training_section
-    command = children()[0].cmdline()
+    command = training_children()[0].cmdline()
     (recipe,) = (part for part in command if part.endswith("recipe.json"))
     assert {each.name for each in Recipe.read(site / recipe).structures} == {"ball", "ring"}
     section.cancel.click()
