@@ -96,3 +96,37 @@ def session(store, scan, model) -> AnnotationSession:
     session.open_scan(scan)
     session.answering.run_pending()
     return session
+
+
+@pytest.fixture
+def clicked():
+    """Return a function that clicks, waits for the answer and returns it."""
+
+    def click(session, x=10.0, y=8.0, *, positive=True):
+        session.add_click(x, y, positive=positive)
+        session.answering.run_pending()
+        return session.preview
+
+    return click
+
+
+@pytest.fixture
+def shown():
+    """Return a function that gives the slice of the segmentation that is on screen."""
+
+    def slice_on_screen(session):
+        return session.view.slice.pixels(session.segmentation)
+
+    return slice_on_screen
+
+
+@pytest.fixture
+def heard():
+    """Return a function that lists what a signal tells from now on."""
+
+    def listen(signal):
+        calls = []
+        signal.connect(lambda *args: calls.append(args))
+        return calls
+
+    return listen

@@ -15,11 +15,6 @@ def accept(session, x, y):
     return session.accept()
 
 
-def shown(session):
-    """The slice of the segmentation that is on screen."""
-    return session.view.slice.pixels(session.segmentation)
-
-
 def kept(store):
     """The mask of the only case."""
     (record,) = store.records()
@@ -64,7 +59,9 @@ def test_undo_brings_no_case_back_in_place_of_a_deleted_one(session, store):
     assert store.records() == []
 
 
-def test_when_the_earlier_case_cannot_be_removed_the_new_one_is_not_kept(session, store, busy):
+def test_when_the_earlier_case_cannot_be_removed_the_new_one_is_not_kept(
+    session, shown, store, busy
+):
     first = accept(session, 8, 8)
     before = shown(session).copy()
     errors = []
@@ -81,7 +78,9 @@ def test_when_the_earlier_case_cannot_be_removed_the_new_one_is_not_kept(session
     assert np.array_equal(kept(store), first.new.mask)
 
 
-def test_a_new_case_that_cannot_be_removed_either_is_replaced_by_the_next(session, store, busy):
+def test_a_new_case_that_cannot_be_removed_either_is_replaced_by_the_next(
+    session, shown, store, busy
+):
     accept(session, 8, 8)
     errors = []
     session.failed.connect(errors.append)
@@ -102,7 +101,7 @@ def test_undoing_what_could_not_be_replaced_leaves_the_earlier_case(session, sto
     assert store.records() == [first.record]
 
 
-def test_a_case_that_is_half_removed_is_replaced(session, store):
+def test_a_case_that_is_half_removed_is_replaced(session, shown, store):
     accept(session, 8, 8)
     # Nothing can be logged there, once the case is hidden already.
     log = store.folder / "deletions.jsonl"

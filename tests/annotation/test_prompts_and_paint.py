@@ -220,11 +220,6 @@ def test_accepting_never_loses_the_answer_nor_what_is_outside(present, found):
         assert (result | ~outside).all()
 
 
-def shown(session):
-    """The slice of the segmentation that is on screen."""
-    return session.view.slice.pixels(session.segmentation)
-
-
 def propagated(session, mask):
     """Put a mask on the slice on screen, as propagation does."""
     session.put_masks(0, 1, {session.view.slice.index: mask})
@@ -236,7 +231,7 @@ def kept(session):
     session.accept()
     (record,) = session.store.records()
     mask = session.store.load(record.id).mask
-    assert np.array_equal(mask, shown(session) == 1)
+    assert np.array_equal(mask, session.view.slice.pixels(session.segmentation) == 1)
     return mask
 
 
