@@ -5,7 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from napari_fedsam.annotation.session import AnnotationSession
 from napari_fedsam.cases.case import Structure
+from napari_fedsam.errors import FedSamError
 from napari_fedsam.imaging.scan import Scan
 
 SPLEEN = Structure(value=1, name="spleen", color="#112233")
@@ -62,6 +64,42 @@ def test_what_was_done_on_a_scan_is_there_again_after_another_one(
     assert not session.acceptances
     assert not session.segmentation.any()
     assert store.records() == []
+
+
+class SlowDisk:
+    """Fails when it is told to."""
+
+    def __init__(self):
+        self.reports = []
+
+    def run(self, job, done, failed):
+        self.reports.append(failed)
+
+    def fail(self):
+        self.reports.pop()(FedSamError("The disk is full."))
+
+
+def test_what_cannot_be_kept_after_another_scan_was_opened_is_as_before_accepting(
+    store, clicked, heard, scan, other, model
+):
+    disk = SlowDisk()
+    session = AnnotationSession(store, disk=disk)
+    session.use_model(model)
+    session.open_scan(scan)
+    mask = clicked(session).mask
+    session.accept()
+    errors = heard(session.failed)
+    session.open_scan(other)
+    disk.fail()
+    assert [str(error) for (error,) in errors] == ["The disk is full."]
+    session.open_scan(scan)
+    assert not session.acceptances
+    assert not session.segmentation.any()
+    assert session.ask.prompt_count == 1
+    session.answering.run_pending()
+    assert np.array_equal(session.preview.mask, mask)
+    session.undo()
+    assert session.ask.is_empty
 
 
 def test_a_scan_that_was_taken_off_is_forgotten_while_another_is_open(

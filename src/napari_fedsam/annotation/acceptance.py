@@ -90,6 +90,13 @@ class Acceptance:
                     raise
         self.record = None
 
+    def leave(self, accepted: dict[Place, "Acceptance"]) -> None:
+        """Give the place back to what this replaced, or to nothing."""
+        if accepted.get(self.place) is self:
+            del accepted[self.place]
+            if self.supersedes is not None:
+                accepted[self.place] = self.supersedes
+
     def _remove_earlier(self, store: CaseStore) -> None:
         """Remove what this replaces, and what could not be removed when that replaced it."""
         earlier = self.supersedes

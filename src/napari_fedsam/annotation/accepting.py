@@ -144,18 +144,17 @@ class Accepting(Workspace):
 
         What is on the disk all the same stays accepted, so that the next one replaces it.
         """
-        if acceptance.record is None and self._history.drop(step):
-            self._take_back(acceptance)
+        if acceptance.record is None:
+            if self._history.drop(step):
+                self._take_back(acceptance)
+            elif (aside := self._aside_with(step)) is not None:
+                aside.take_back(acceptance)
         self.failed.emit(error)
 
     def _take_back(self, acceptance: Acceptance) -> None:
         self._edit(acceptance.edit.reversed_on(self.segmentation))
-        place = acceptance.place
-        if self._accepted.get(place) is acceptance:
-            del self._accepted[place]
-            if acceptance.supersedes is not None:
-                self._accepted[place] = acceptance.supersedes
-        self._put_ask(place, acceptance.ask)
+        acceptance.leave(self._accepted)
+        self._put_ask(acceptance.place, acceptance.ask)
 
     def put_masks(self, axis: int, structure: int, masks: Mapping[int, NDArray[np.bool_]]) -> int:
         """Write a structure's masks into many slices of one plane (one undo step).

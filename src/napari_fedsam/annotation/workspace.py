@@ -34,6 +34,14 @@ class _PutAside:
     accepted: dict[Place, Acceptance]
     history: History
 
+    def take_back(self, acceptance: Acceptance) -> None:
+        """Make it what it was before something was accepted."""
+        edit = acceptance.edit.reversed_on(self.segmentation)
+        self.segmentation[edit.indices] = edit.after
+        acceptance.leave(self.accepted)
+        if not acceptance.ask.is_empty:
+            self.asks[acceptance.place] = acceptance.ask
+
 
 class Workspace:
     """What a session works on, and the steps that were taken.
@@ -104,6 +112,10 @@ class Workspace:
         self._started = {place: now - seconds for place, seconds in aside.seconds.items()}
         self._accepted = aside.accepted
         self._history = aside.history
+
+    def _aside_with(self, step: Step) -> _PutAside | None:
+        """Return the scan put aside that a failed step was made on, without that step."""
+        return next((aside for aside in self._aside.values() if aside.history.drop(step)), None)
 
     def forget_scan(self, scan: Scan) -> None:
         """Forget what was done on a scan that was put aside; kept cases stay."""
