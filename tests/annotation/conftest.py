@@ -99,6 +99,19 @@ def session(store, scan, model) -> AnnotationSession:
 
 
 @pytest.fixture
+def session_on(store, scan, model):
+    """Return a function that begins a session whose cases are kept by a disk of the test's."""
+
+    def begin(disk) -> AnnotationSession:
+        session = AnnotationSession(store, disk=disk)
+        session.use_model(model)
+        session.open_scan(scan)
+        return session
+
+    return begin
+
+
+@pytest.fixture
 def clicked():
     """Return a function that clicks, waits for the answer and returns it."""
 

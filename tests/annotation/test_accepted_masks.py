@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from napari_fedsam.annotation.errors import AnnotationError
-from napari_fedsam.annotation.session import AnnotationSession
 from napari_fedsam.errors import FedSamError
 
 
@@ -164,12 +163,10 @@ class FailingDisk:
 
 
 def test_when_a_case_cannot_be_kept_everything_is_as_before(
-    store, clicked, shown, heard, scan, model
+    session_on, clicked, shown, heard, store
 ):
     disk = FailingDisk()
-    session = AnnotationSession(store, disk=disk)
-    session.use_model(model)
-    session.open_scan(scan)
+    session = session_on(disk)
     mask = clicked(session).mask
     errors = heard(session.failed)
     session.accept()

@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 
-from napari_fedsam.annotation.session import AnnotationSession
 from napari_fedsam.cases.case import Structure
 from napari_fedsam.errors import FedSamError
 from napari_fedsam.imaging.scan import Scan
@@ -80,12 +79,10 @@ class SlowDisk:
 
 
 def test_what_cannot_be_kept_after_another_scan_was_opened_is_as_before_accepting(
-    store, clicked, heard, scan, other, model
+    session_on, clicked, heard, scan, other
 ):
     disk = SlowDisk()
-    session = AnnotationSession(store, disk=disk)
-    session.use_model(model)
-    session.open_scan(scan)
+    session = session_on(disk)
     mask = clicked(session).mask
     session.accept()
     errors = heard(session.failed)
