@@ -6,7 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from qtpy.QtCore import Qt
+from qtpy.QtTest import QTest
 
+from napari_fedsam.cases.errors import CaseStoreError
 from napari_fedsam.imaging.errors import ImagingError, SeriesInfo
 from napari_fedsam.imaging.geometry import Geometry
 from napari_fedsam.imaging.readers import read_mask, read_scan, read_segmentation
@@ -211,6 +214,35 @@ def test_another_scan_hides_the_first_and_keeps_its_segmentation(hands, widget, 
     assert widget.segmentation_layer is first
     assert first.visible
     assert first.data.any()
+
+
+def test_what_could_not_be_kept_is_taken_off_the_scan_that_is_hidden_by_then(
+    hands, widget, scan, told, monkeypatch
+):
+    gate = threading.Event()
+
+    def fail_late(_new):
+        assert gate.wait(60)
+        raise CaseStoreError("The disk is full.")
+
+    monkeypatch.setattr(widget.session.store, "accept", fail_late)
+    hands.click(34, 30)
+    QTest.keyClick(hands.canvas, Qt.Key.Key_K)
+    first, first_image = widget.segmentation_layer, widget.viewer.layers["ball"]
+    assert first.data.any()
+    other = Scan(scan.pixels[:, :40], Geometry.identity((64, 40, 12)), "other", Path("o.nii"))
+    data, options, _ = image_layer_data(other)
+    widget.viewer.add_image(data, **options)
+    gate.set()
+    hands.rest()
+    assert told == ["The disk is full."]
+    widget.choose_layer(first_image)
+    hands.rest()
+    assert not first.data.any()
+    assert widget.session.preview.mask.any()
+    on_screen = widget.viewer.screenshot(flash=False)
+    first.opacity = 0
+    assert np.array_equal(widget.viewer.screenshot(flash=False), on_screen)
 
 
 def test_removing_the_image_closes_the_scan(hands, widget, scan):
