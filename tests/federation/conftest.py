@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from flwr.supercore.logger import FLOWER_LOGGER
 
 from napari_fedsam.cases.case import NewCase, Structure
@@ -14,7 +15,10 @@ from napari_fedsam.cases.store import CaseStore
 from napari_fedsam.federation.coordinator import Coordinator
 from napari_fedsam.federation.invitation import Invitation
 from napari_fedsam.federation.keys import ensure_signing_key
+from napari_fedsam.federation.site_files import SiteFiles
+from napari_fedsam.personalization.personalised_model import build_personalised_model
 from napari_fedsam.personalization.recipe import MethodOptions, Recipe, TrainingOptions
+from napari_fedsam.training.versions import VersionStore
 
 # Flower logs its mapping-like records as lone arguments, which logging cannot format; elsewhere
 # that is a line on standard error, pytest's handler makes it an exception.
@@ -30,6 +34,33 @@ def recipe() -> Recipe:
         options=MethodOptions(blocks=1, lora_rank=2, experts=2, expert_width=4, top_k=1),
         training=TrainingOptions(epochs=1, batch_size=2, augmentations=0),
     )
+
+
+@pytest.fixture(scope="module")
+def start(recipe: Recipe) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Return the shared and the local parameters before any training."""
+    model = build_personalised_model(recipe)
+    return model.shared_state(), model.local_state()
+
+
+@pytest.fixture(scope="session")
+def newest_version() -> Callable[[SiteFiles], Path]:
+    """Return a function that gives the folder of a site's newest version."""
+
+    def newest(files: SiteFiles) -> Path:
+        return files.versions / f"{VersionStore(files.versions).versions()[-1].number:04d}"
+
+    return newest
+
+
+@pytest.fixture(scope="session")
+def planted() -> dict[str, str]:
+    """Return what identifies people in a case and must never leave the site."""
+    return {
+        "scan_key": "SCAN-1.2.840.4711",
+        "patient_key": "SMITH^JOHN",
+        "annotator": "Dr Planted",
+    }
 
 
 @pytest.fixture
