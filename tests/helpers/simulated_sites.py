@@ -11,17 +11,8 @@ from flwr.clientapp import ClientApp
 from napari_fedsam.federation.checkpoints import CheckpointStore
 from napari_fedsam.federation.errors import ReplyCode
 from napari_fedsam.federation.in_process import InProcessGrid
-from napari_fedsam.federation.messages import (
-    DIGEST_KEY,
-    config_record,
-    left_out_of,
-    round_of,
-)
-from napari_fedsam.federation.packed_parameters import (
-    digest_of,
-    pack_parameters,
-    unpack_parameters,
-)
+from napari_fedsam.federation.messages import DIGEST_KEY, config_record, left_out_of, round_of
+from napari_fedsam.federation.packed_parameters import digest_of, pack_parameters, unpack_parameters
 from napari_fedsam.federation.round_runner import RoundRunner
 
 SPEC = {"w": ((2,), "float32")}

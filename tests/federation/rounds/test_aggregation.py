@@ -9,9 +9,7 @@ from simulated_sites import INITIAL, app_with, judgement, newest, run, update
 
 from napari_fedsam.federation.errors import ReplyCode
 from napari_fedsam.federation.in_process import InProcessGrid
-from napari_fedsam.federation.packed_parameters import (
-    pack_parameters,
-)
+from napari_fedsam.federation.packed_parameters import pack_parameters
 from napari_fedsam.personalization.federation_options import PrivacyOptions
 from napari_fedsam.training.update_rounding import round_update
 

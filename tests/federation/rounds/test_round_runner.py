@@ -10,9 +10,7 @@ from simulated_sites import INITIAL, SPEC, app_with, newest, run
 from napari_fedsam.federation.checkpoints import CheckpointStore
 from napari_fedsam.federation.errors import FederationError
 from napari_fedsam.federation.in_process import InProcessGrid
-from napari_fedsam.federation.messages import (
-    round_of,
-)
+from napari_fedsam.federation.messages import round_of
 from napari_fedsam.federation.round_runner import RoundRunner
 
 

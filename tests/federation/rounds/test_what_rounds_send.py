@@ -5,13 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from flwr.app import Error, Message
-from simulated_sites import (
-    INITIAL,
-    app_with,
-    newest,
-    run,
-    update,
-)
+from simulated_sites import INITIAL, app_with, newest, run, update
 
 from napari_fedsam.federation.in_process import InProcessGrid
 

@@ -10,10 +10,7 @@ from napari_fedsam.federation.client_app import app
 from napari_fedsam.federation.errors import ReplyCode
 from napari_fedsam.federation.in_process import InProcessGrid
 from napari_fedsam.federation.messages import config_record
-from napari_fedsam.federation.packed_parameters import (
-    digest_of,
-    unpack_parameters,
-)
+from napari_fedsam.federation.packed_parameters import digest_of, unpack_parameters
 from napari_fedsam.federation.privacy_ledger import PrivacyLedger
 from napari_fedsam.federation.site_state import Phase
 from napari_fedsam.federation.site_status import SiteStatus
