@@ -10,6 +10,7 @@ import torch
 from flwr.app import Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from napari_fedsam.federation import round_driver
 from napari_fedsam.federation.checkpoints import CheckpointStore
 from napari_fedsam.federation.control import RunInfo
 from napari_fedsam.federation.coordinator import Coordinator
@@ -394,3 +395,30 @@ def test_a_refused_serverapp_says_why_in_one_sentence(files, serve):
     first, refusal = files.serverapp_log.read_text().splitlines()
     assert first == "of the first"
     assert "ERROR Another ServerApp runs rounds in" in refusal
+
+
+def test_a_run_that_a_full_disk_holds_up_is_told_once(files, superlink, drive, monkeypatch):
+    """SuperLink answers nothing while it cannot write, and the run ends neither way."""
+    under_way = RunInfo(finished=False, completed=False, details="")
+    answers = iter([under_way] * 3)
+    superlink.follow = lambda: next(answers, superlink.outcome)
+    # As it was before the run, then as the run is looked at.
+    room = iter(["", "full", "full", ""])
+    monkeypatch.setattr(round_driver, "lack_of_room", lambda _: next(room, ""))
+    monkeypatch.setattr(round_driver, "_POLL_SECONDS", 0)
+    lines = drive(1)
+    assert lines.count(f"waiting for room on the disk of {files.folder}, which is full") == 1
+    assert numbers(files) == [(1, True, True)]
+
+
+def test_no_run_is_started_while_the_disk_is_full(superlink, drive, monkeypatch):
+    def make_room(line):
+        if "waiting for room" in line:
+            assert not superlink.runs
+            monkeypatch.setattr(round_driver, "lack_of_room", lambda _: "")
+
+    monkeypatch.setattr(round_driver, "lack_of_room", lambda _: "full")
+    monkeypatch.setattr(round_driver, "_POLL_SECONDS", 0)
+    lines = drive(1, tell=make_room)
+    assert "waiting for room" in lines[0]
+    assert superlink.runs == [1]

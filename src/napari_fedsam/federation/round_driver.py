@@ -142,8 +142,8 @@ class RoundDriver:
         options = self._recipe.federation
         if not options.may_start(now):
             return f"waiting for the agreed hours ({options.hours})"
-        if lack_of_room(self._files.folder):
-            return f"waiting for room on the disk of {self._files.folder}, which is full"
+        if line := self._waits_for_room():
+            return line
         if self._store.in_use:
             return "waiting for the ServerApp of an earlier run to end"
         try:
@@ -153,6 +153,11 @@ class RoundDriver:
             if not self._processes.running:
                 raise
             return f"waiting for SuperLink ({error})"
+
+    def _waits_for_room(self) -> str:
+        if not lack_of_room(self._files.folder):
+            return ""
+        return f"waiting for room on the disk of {self._files.folder}, which is full"
 
     def _run(self, bundle: bytes, sha256: str, rounds: int) -> RunInfo:
         with self._connect() as control:
@@ -180,7 +185,7 @@ class RoundDriver:
                 time.sleep(_POLL_SECONDS)
 
     def _follow(self, control: Control, run_id: int) -> RunInfo:
-        stopped = False
+        stopped, told = False, ""
         while not (state := control.run(run_id)).finished:
             # A pause lets the round end; the ServerApp sees it by itself.
             if self._cancelled() and not stopped:
@@ -189,6 +194,10 @@ class RoundDriver:
             if self._processes.ended:
                 self._revive()
             self._tell_results()
+            # SuperLink takes nothing on a full disk, and the run waits for it without a word.
+            if (line := self._waits_for_room()) and line != told:
+                self._tell(line)
+            told = line
             time.sleep(_POLL_SECONDS)
         return state
 
