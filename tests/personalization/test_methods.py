@@ -258,13 +258,24 @@ def test_a_site_alone_sends_nothing(personalise) -> None:
     assert model.shared_spec() == {}
 
 
-@pytest.mark.parametrize("blocks", [1, 2, 5])
-def test_modules_sit_in_the_last_blocks_only(personalise, blocks: int) -> None:
-    model = personalise(options=MethodOptions(blocks=blocks))
-    changed = [hasattr(block.mlp, "experts") for block in transformer_blocks(model.image_encoder)]
-    lora_ = [hasattr(b.attn.qkv, "lora_a") for b in transformer_blocks(model.image_encoder)]
-    assert changed == lora_
-    assert changed == [False] * (len(changed) - blocks) + [True] * blocks
+@pytest.mark.parametrize(
+    ("options", "experts"),
+    [
+        ({"blocks": 1}, 1),
+        ({"blocks": 2}, 2),
+        ({"blocks": 5}, 2),
+        ({"blocks": 5, "expert_blocks": 4}, 4),
+    ],
+)
+def test_modules_sit_in_the_last_blocks_only(personalise, options, experts) -> None:
+    model = personalise(options=MethodOptions(**options))
+    blocks = transformer_blocks(model.image_encoder)
+
+    def last(count: int) -> list[bool]:
+        return [False] * (len(blocks) - count) + [True] * count
+
+    assert [hasattr(block.attn.qkv, "lora_a") for block in blocks] == last(options["blocks"])
+    assert [hasattr(block.mlp, "experts") for block in blocks] == last(experts)
 
 
 def test_more_blocks_than_there_are_are_refused(personalise, base) -> None:
@@ -348,6 +359,7 @@ OTHER = {
     "lora_alpha": 4.0,
     "lora_targets": ("q",),
     "experts": 6,
+    "expert_blocks": 1,
     "expert_width": 16,
     "top_k": 1,
     "gate": "token",
@@ -363,7 +375,9 @@ OTHER = {
     "proximal": 0.5,
 }
 LORA_OPTIONS = {"lora_rank", "lora_alpha", "lora_targets"}
-EXPERT_OPTIONS = {"experts", "expert_width", "top_k", "gate", "expert_owner", "load_balance"}
+EXPERT_OPTIONS = {
+    *("experts", "expert_blocks", "expert_width", "top_k", "gate", "expert_owner", "load_balance"),
+}
 LORA_METHODS = {
     *("lora_fedavg", "lora_fedavg_ft", "local", "centralised", "fedprox", "fedper", "fedrep"),
     *("ditto", "local_norm", "pfedsam"),

@@ -31,6 +31,7 @@ def leaves(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int
 # Other values where one more, or one letter more, would be refused; of shares, all at once.
 OTHER = {
     "gate": "token",
+    "expert_blocks": 1,
     "decoder": "local",
     "color": "#0000ff",
     "method": "lora_fedavg",
@@ -115,7 +116,7 @@ def test_the_hash_is_the_same_in_every_version_of_the_package() -> None:
     # Sites with different versions must agree: a new field with a default is a new recipe.
     assert (
         Recipe.model_validate(PARTS).hash
-        == "b839701e9bdafd22e82fb0d34a4c537b860971807db1dbbb0418ca12e1b7f92c"
+        == "36db7492153f872a2cfeaf3110ff76824e659cd653d79bb2bd2bc9e1ece4cfed"
     )
 
 
@@ -214,10 +215,12 @@ def test_two_structures_differ_in_value_and_name(make_recipe, other, said) -> No
     ("options", "said"),
     [
         ({"experts": 2, "top_k": 3}, "top_k is 3 but there are only 2 experts: lower top_k"),
+        ({"expert_blocks": 3}, "expert_blocks is 3 but only 2 blocks carry modules"),
         ({"lora_targets": ("v", "q", "v")}, "lora_targets names a projection twice"),
         ({"personal_decoder": True, "decoder": "frozen"}, "decoder is frozen: change one"),
         ({"personal_decoder": True, "decoder": "local"}, "decoder is local: change one"),
         ({"experts": 0, "expert_width": 5}, "expert_width has no use where experts is 0: leave"),
+        ({"experts": 0, "expert_blocks": 1}, "expert_blocks has no use where experts is 0"),
         ({"experts": 0, "top_k": 7}, "top_k has no use where experts is 0"),
         ({"experts": 0, "gate": "token"}, "gate has no use where experts is 0"),
         ({"experts": 0, "expert_owner": "shared"}, "expert_owner has no use where experts is 0"),

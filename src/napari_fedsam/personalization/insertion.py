@@ -57,11 +57,11 @@ def insert_modules(encoder: nn.Module, method: Method, options: MethodOptions) -
             f"The recipe wants modules in the last {options.blocks} blocks, but this encoder has "
             f"{len(blocks)}: lower 'blocks'."
         )
-    for block in blocks[-options.blocks :]:
-        if "lora" in method.inserts:
-            _insert_lora(block, options)
-        if "experts" in method.inserts and options.experts:
-            _insert_experts(block, options)
+    for block in blocks[-options.blocks :] if "lora" in method.inserts else []:
+        _insert_lora(block, options)
+    with_experts = min(options.expert_blocks, options.blocks)
+    for block in blocks[-with_experts:] if "experts" in method.inserts and options.experts else []:
+        _insert_experts(block, options)
     for block in blocks if "adapters" in method.inserts else []:
         _insert_adapters(block)
 

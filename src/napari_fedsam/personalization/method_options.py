@@ -10,7 +10,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 # Options that do nothing where the first is 0.
 _IDLE_AT_ZERO = {
-    "experts": ("expert_width", "top_k", "gate", "expert_owner", "load_balance"),
+    "experts": ("expert_blocks", "expert_width", "top_k", "gate", "expert_owner", "load_balance"),
     "distillation": ("temperature",),
 }
 
@@ -27,15 +27,15 @@ class MethodOptions(Options):
     Attributes
     ----------
     blocks : int
-        How many of the encoder's last transformer blocks carry LoRA and experts. The blocks
-        before them are frozen, so that their output is computed once per image.
+        How many of the encoder's last transformer blocks carry LoRA. The blocks before them are
+        frozen, so that their output is computed once per image.
     lora_rank, lora_alpha : int, float
         Rank r and scale alpha / r of the low-rank updates (Hu et al. 2022, LoRA).
     lora_targets : tuple of {"q", "k", "v"}
         The projections that are updated.
-    experts, expert_width, top_k : int
-        Number of bottleneck experts (0 for none), their hidden width, and how many answer (the
-        rest of the softmax gate is cut off).
+    experts, expert_blocks, expert_width, top_k : int
+        Number of bottleneck experts (0 for none), in how many of the last `blocks` they are, their
+        hidden width, and how many answer (the rest of the softmax gate is cut off).
     gate : {"image", "token"}
         Whether the gate decides once per image or for every token.
     expert_owner : {"local", "shared"}
@@ -69,6 +69,7 @@ class MethodOptions(Options):
     lora_alpha: float = Field(default=32.0, gt=0)
     lora_targets: tuple[Literal["q", "k", "v"], ...] = Field(default=("q", "k", "v"), min_length=1)
     experts: int = Field(default=4, ge=0)
+    expert_blocks: int = Field(default=2, ge=1)
     expert_width: int = Field(default=32, ge=1)
     top_k: int = Field(default=2, ge=1)
     gate: Literal["image", "token"] = "image"
@@ -88,6 +89,11 @@ class MethodOptions(Options):
         if 0 < self.experts < self.top_k:
             raise ValueError(
                 f"top_k is {self.top_k} but there are only {self.experts} experts: lower top_k"
+            )
+        if self.blocks < self.expert_blocks != type(self).model_fields["expert_blocks"].default:
+            raise ValueError(
+                f"expert_blocks is {self.expert_blocks} but only {self.blocks} blocks carry "
+                "modules: raise blocks or lower expert_blocks"
             )
         if len(set(self.lora_targets)) != len(self.lora_targets):
             raise ValueError("lora_targets names a projection twice: name each once")

@@ -223,7 +223,16 @@ _COMMON = frozenset({"decoder", "structure_tokens"})
 _OPTIONS_OF: dict[Module, frozenset[str]] = {
     "lora": frozenset({"blocks", "lora_rank", "lora_alpha", "lora_targets"}),
     "experts": frozenset(
-        {"blocks", "experts", "expert_width", "top_k", "gate", "expert_owner", "load_balance"}
+        {
+            "blocks",
+            "experts",
+            "expert_blocks",
+            "expert_width",
+            "top_k",
+            "gate",
+            "expert_owner",
+            "load_balance",
+        }
     ),
     "adapters": frozenset(),
     "detail": frozenset({"detail_width"}),
