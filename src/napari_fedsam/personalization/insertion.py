@@ -57,10 +57,11 @@ def insert_modules(encoder: nn.Module, method: Method, options: MethodOptions) -
             f"The recipe wants modules in the last {options.blocks} blocks, but this encoder has "
             f"{len(blocks)}: lower 'blocks'."
         )
-    for block in blocks[-options.blocks :] if "lora" in method.inserts else []:
+    last = blocks[-options.blocks :]
+    for block in last if "lora" in method.inserts else []:
         _insert_lora(block, options)
-    with_experts = min(options.expert_blocks, options.blocks)
-    for block in blocks[-with_experts:] if "experts" in method.inserts and options.experts else []:
+    has_experts = "experts" in method.inserts and options.experts > 0
+    for block in last[-options.expert_blocks :] if has_experts else []:
         _insert_experts(block, options)
     for block in blocks if "adapters" in method.inserts else []:
         _insert_adapters(block)

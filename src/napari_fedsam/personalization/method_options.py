@@ -34,8 +34,9 @@ class MethodOptions(Options):
     lora_targets : tuple of {"q", "k", "v"}
         The projections that are updated.
     experts, expert_blocks, expert_width, top_k : int
-        Number of bottleneck experts (0 for none), in how many of the last `blocks` they are, their
-        hidden width, and how many answer (the rest of the softmax gate is cut off).
+        Number of bottleneck experts (0 for none), in how many of the last `blocks` they are (all
+        where there are fewer), their hidden width, and how many answer (the rest of the softmax
+        gate is cut off).
     gate : {"image", "token"}
         Whether the gate decides once per image or for every token.
     expert_owner : {"local", "shared"}
