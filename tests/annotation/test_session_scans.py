@@ -88,7 +88,9 @@ def test_what_cannot_be_kept_after_another_scan_was_opened_is_as_before_acceptin
     errors = heard(session.failed)
     session.open_scan(other)
     disk.fail()
-    assert [str(error) for (error,) in errors] == ["The disk is full."]
+    assert [str(error) for (error,) in errors] == [
+        f"On {scan.name}, which is not shown now: The disk is full."
+    ]
     session.open_scan(scan)
     assert not session.acceptances
     assert not session.segmentation.any()

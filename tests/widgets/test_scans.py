@@ -235,7 +235,7 @@ def test_what_could_not_be_kept_is_taken_off_the_scan_that_is_hidden_by_then(
     widget.viewer.add_image(data, **options)
     gate.set()
     hands.rest()
-    assert told == ["The disk is full."]
+    assert told == ["On ball, which is not shown now: The disk is full."]
     widget.choose_layer(first_image)
     hands.rest()
     assert not first.data.any()

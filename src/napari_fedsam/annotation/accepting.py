@@ -147,8 +147,8 @@ class Accepting(Workspace):
         if acceptance.record is None:
             if self._history.drop(step):
                 self._take_back(acceptance)
-            elif (aside := self._aside_with(step)) is not None:
-                aside.take_back(acceptance)
+            elif (scan := self._take_back_aside(step, acceptance)) is not None:
+                error = AnnotationError(f"On {scan.name}, which is not shown now: {error}")
         self.failed.emit(error)
 
     def _take_back(self, acceptance: Acceptance) -> None:

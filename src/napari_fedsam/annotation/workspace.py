@@ -113,9 +113,13 @@ class Workspace:
         self._accepted = aside.accepted
         self._history = aside.history
 
-    def _aside_with(self, step: Step) -> _PutAside | None:
-        """Return the scan put aside that a failed step was made on, without that step."""
-        return next((aside for aside in self._aside.values() if aside.history.drop(step)), None)
+    def _take_back_aside(self, step: Step, acceptance: Acceptance) -> Scan | None:
+        """Take a failed step back on the scan put aside that it was made on; return that scan."""
+        for scan, aside in self._aside.items():
+            if aside.history.drop(step):
+                aside.take_back(acceptance)
+                return scan
+        return None
 
     def forget_scan(self, scan: Scan) -> None:
         """Forget what was done on a scan that was put aside; kept cases stay."""
