@@ -66,6 +66,7 @@ class RoundDriver:
         self._cancelled = cancelled
         self._ask_again_after = ask_again_after
         self._store = CheckpointStore(files.folder)
+        self._waiting = ""
         self._told = {each.round: each.summary for each in self._store.results() if each.complete}
 
     def drive(self, bundle: bytes, sha256: str, rounds: int, wait_seconds: float | None) -> None:
@@ -126,14 +127,18 @@ class RoundDriver:
 
     def _wait(self, seconds: float | None) -> None:
         deadline = None if seconds is None else time.monotonic() + seconds
-        told = ""
         while (line := self._waits_for()) and not self._ends_here():
-            if line != told:
-                self._tell(line)
-                told = line
+            self._tell_wait(line)
             if deadline is not None and time.monotonic() > deadline:
                 raise FederationError(f"No round was run: {line}.")
             time.sleep(_POLL_SECONDS)
+        self._tell_wait("")
+
+    def _tell_wait(self, line: str) -> None:
+        """Tell what is waited for when it is something else than before."""
+        if line and line != self._waiting:
+            self._tell(line)
+        self._waiting = line
 
     def _waits_for(self) -> str:
         if self._processes.ended:
@@ -185,7 +190,7 @@ class RoundDriver:
                 time.sleep(_POLL_SECONDS)
 
     def _follow(self, control: Control, run_id: int) -> RunInfo:
-        stopped, told = False, ""
+        stopped = False
         while not (state := control.run(run_id)).finished:
             # A pause lets the round end; the ServerApp sees it by itself.
             if self._cancelled() and not stopped:
@@ -195,9 +200,7 @@ class RoundDriver:
                 self._revive()
             self._tell_results()
             # SuperLink takes nothing on a full disk, and the run waits for it without a word.
-            if (line := self._waits_for_room()) and line != told:
-                self._tell(line)
-            told = line
+            self._tell_wait(self._waits_for_room())
             time.sleep(_POLL_SECONDS)
         return state
 
