@@ -4,12 +4,14 @@ import pytest
 import torch
 
 from napari_fedsam.personalization import PromptShares
+from napari_fedsam.personalization.methods import Phase
 from napari_fedsam.sam import encoder_split
 from napari_fedsam.sam.decoding import decode
 from napari_fedsam.training.batches import Batches
 from napari_fedsam.training.feature_cache import FeatureCache, PlainEncoder
-from napari_fedsam.training.local_update import _rate, local_update
+from napari_fedsam.training.local_update import local_update
 from napari_fedsam.training.losses import score_loss, segmentation_loss
+from napari_fedsam.training.schedule import Stretch
 
 CHANGES = {
     "method": "lora_fedavg",
@@ -32,6 +34,7 @@ def plain_loop(model, samples, steps: int) -> list[float]:
     optimizer = torch.optim.AdamW(
         [{"params": of_the_base, "times": 1}, {"params": inserted, "times": 4}], fused=True
     )
+    stretch = Stretch(Phase("shared"), steps, training.learning_rate)
     losses = []
     for step in range(steps):
         batch = drawn.draw(training.batch_size)
@@ -46,7 +49,7 @@ def plain_loop(model, samples, steps: int) -> list[float]:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = group["times"] * _rate(training.learning_rate, step, steps)
+            group["lr"] = group["times"] * stretch.rate(step)
         optimizer.step()
         losses.append(float(loss.detach()))
     return losses

@@ -2,14 +2,13 @@
 
 import itertools
 import math
-from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
 from napari_fedsam.personalization import MethodOptions, PromptShares
-from napari_fedsam.personalization.methods import METHODS, Phase
+from napari_fedsam.personalization.methods import METHODS
 from napari_fedsam.sam.encoder_split import EncoderSplit
 from napari_fedsam.sam.predictor import Predictor
 from napari_fedsam.sam.prompts import Prompts
@@ -17,8 +16,8 @@ from napari_fedsam.training import local_update as local_update_module
 from napari_fedsam.training.batches import Batches
 from napari_fedsam.training.errors import CancelledError, TrainingError
 from napari_fedsam.training.evaluation import evaluate
-from napari_fedsam.training.feature_cache import CachedEncoder, FeatureCache
-from napari_fedsam.training.local_update import _rate, _Trainer, local_update
+from napari_fedsam.training.feature_cache import FeatureCache
+from napari_fedsam.training.local_update import local_update
 from napari_fedsam.training.phase_training import PhaseTraining
 from napari_fedsam.training.progress import Progress
 from napari_fedsam.training.schedule import MOMENTS
@@ -270,78 +269,6 @@ def test_features_are_computed_once(small, samples, monkeypatch) -> None:
     local_update(small(epochs=4), samples, seed=3, round_number=2, cache=cache)
 
 
-@pytest.fixture
-def trainer(small, make_sample):
-    def build(*, round_number: int = 1, **changes) -> _Trainer:
-        cases = [make_sample("abc"[:i], (10 * i, 20)) for i in range(1, 4)]
-        model = small(**changes)
-        return _Trainer(
-            model,
-            cases,
-            CachedEncoder(model, FeatureCache()),
-            seed=(0, round_number, 0),
-            round_number=round_number,
-        )
-
-    return build
-
-
-@pytest.mark.parametrize(
-    ("epochs", "batch", "steps"), [(1, 2, 2), (2, 3, 2), (0.1, 4, 1), (4, 1, 12), (4, 3, 4)]
-)
-def test_epochs_become_steps(trainer, epochs: float, batch: int, steps: int) -> None:
-    built = trainer(method="lora_fedavg", epochs=epochs, batch_size=batch)
-    (stretch,) = built.stretches("update")
-    assert stretch.steps == steps
-    assert built.stretches("personalise") == []
-
-
-@pytest.mark.parametrize("method", ["decoupled", "fedrep", "ditto"])
-def test_epochs_are_all_passes_and_the_local_phases_have_their_share(trainer, method) -> None:
-    which = {"options": DECOUPLED} if method == "decoupled" else {"method": method}
-    built = trainer(**which, epochs=8, batch_size=1, local_share=0.25)
-    found = [*built.stretches("update"), *built.stretches("personalise")]
-    assert {stretch.phase.trains: stretch.steps for stretch in found} == {
-        "shared": 18,
-        "local": 6,
-    }
-
-
-def test_what_is_trained_together_leaves_its_share_to_the_local_phase(trainer) -> None:
-    built = trainer(epochs=8, batch_size=1, local_share=0.25)
-    assert [stretch.steps for stretch in built.stretches("update")] == [18]
-    assert [stretch.steps for stretch in built.stretches("personalise")] == [6]
-
-
-def test_what_is_trained_at_once_has_all_passes(trainer) -> None:
-    (stretch,) = trainer(method="fedper", epochs=8, batch_size=1).stretches("update")
-    assert (stretch.phase.trains, stretch.steps) == ("both", 24)
-
-
-def test_a_phase_without_a_share_is_left_out(trainer) -> None:
-    built = trainer(method="fedrep", epochs=2, local_share=0.0)
-    assert [stretch.phase.trains for stretch in built.stretches("update")] == ["shared"]
-
-
-@pytest.mark.parametrize("round_number", [1, 4, 5])
-def test_fine_tuning_comes_after_the_last_round_with_the_passes_of_all(
-    trainer, round_number: int
-) -> None:
-    built = trainer(
-        method="lora_fedavg_ft",
-        epochs=4,
-        batch_size=1,
-        local_share=0.25,
-        rounds=5,
-        round_number=round_number,
-        learning_rate=2.0,
-    )
-    assert [stretch.steps for stretch in built.stretches("update")] == [9]
-    last = [(Phase("local"), 5 * 3, 1.0)] if round_number == 5 else []
-    found = built.stretches("personalise")
-    assert [(each.phase, each.steps, each.peak) for each in found] == last
-
-
 def test_a_moment_without_phases_changes_nothing(small, samples) -> None:
     model = small(method="lora_fedavg")
     before = model.shared_state()
@@ -349,18 +276,6 @@ def test_a_moment_without_phases_changes_nothing(small, samples) -> None:
     assert result.steps == 0
     assert math.isnan(result.loss)
     assert not moved(before, model.shared_state())
-
-
-def test_later_rounds_train_at_a_lower_rate(trainer) -> None:
-    peaks = [
-        built.stretches("update")[0].peak
-        for number in (1, 2, 6, 10, 11, 30)
-        for built in [trainer(learning_rate=1.0, rounds=10, round_number=number)]
-    ]
-    assert peaks[0] == 1.0
-    assert peaks[1] == pytest.approx(0.5 * (1 + math.cos(math.pi / 10)))
-    assert peaks[2] == pytest.approx(0.5)
-    assert peaks[3:] == pytest.approx([0.1, 0.1, 0.1])
 
 
 def test_a_rounds_rate_reaches_the_optimiser(small, samples) -> None:
@@ -390,20 +305,6 @@ def test_copies_move_along_while_the_shared_parameters_learn(small, samples, sch
         torch.testing.assert_close(copy - shared, apart, atol=1e-5, rtol=1e-3)
 
 
-def test_the_learning_rate_warms_up_then_falls_as_half_a_cosine() -> None:
-    rates = [_rate(2.0, step, 40) for step in range(40)]
-    assert rates[:5] == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0])
-    assert all(earlier > later for earlier, later in pairwise(rates[4:]))
-    assert 0 < rates[-1] < 0.02
-    assert rates[22] == pytest.approx(1.0)
-
-
-def test_few_steps_stay_below_the_peak_in_proportion() -> None:
-    assert [max(_rate(1.0, step, steps) for step in range(steps)) for steps in (4, 20)] == (
-        pytest.approx([0.2, 1.0])
-    )
-
-
 def test_two_cases_at_a_high_rate_do_not_make_the_model_forget_boxes(
     personalise, samples, features
 ) -> None:
@@ -412,8 +313,3 @@ def test_two_cases_at_a_high_rate_do_not_make_the_model_forget_boxes(
     local_update(model, samples, seed=0, cache=features)
     after = evaluate(Predictor(model), samples, ("box",)).mean_dice("box")
     assert after > before - 0.02
-
-
-@pytest.mark.parametrize("steps", [1, 2, 3])
-def test_a_short_phase_has_a_rate_too(steps: int) -> None:
-    assert all(0 < _rate(1.0, step, steps) <= 1.0 for step in range(steps))

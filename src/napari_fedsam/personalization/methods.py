@@ -109,6 +109,8 @@ class Method:
         Whether only modules in the first half of the encoder's blocks are shared.
     aggregation : {"average", "similarity"}
         How the coordinator combines updates.
+    rate : float
+        What the recipe's learning rate is multiplied by, above 0.
     federates : bool
         False for a comparison that exchanges nothing.
     pooled : bool
@@ -130,6 +132,7 @@ class Method:
     local_norms: bool = False
     low_level: bool = False
     aggregation: Literal["average", "similarity"] = "average"
+    rate: float = 1.0
     federates: bool = True
     pooled: bool = False
     options: frozenset[str] = frozenset()
@@ -262,6 +265,8 @@ METHODS = {
             shared=_EVERYTHING,
             update=(Phase("shared"),),
             decoder="shared",
+            # The recipe's, made for small modules, is too much for a whole pretrained encoder.
+            rate=0.2,
         ),
         Method(
             "fedmsa",

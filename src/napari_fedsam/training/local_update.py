@@ -26,10 +26,6 @@ from napari_fedsam.training.schedule import MOMENTS, Moment, Stretch, stretches
 
 _log = logging.getLogger(__name__)
 
-_WARM_UP_SHARE = 0.1
-# AdamW's first steps move every parameter by the whole rate, whatever the gradient: phases of fewer
-# steps than this stay below the peak in proportion, or a handful of cases would wreck the decoder.
-_STEPS_FOR_PEAK = 20
 _STEPS_BETWEEN_SAVES = 20
 _NO_NUMBERS = "Training diverged, so its outcome is not used: lower the learning rate."
 
@@ -201,7 +197,7 @@ class _Trainer:
             self.losses, begin = list(saved.progress["losses"]), int(saved.progress["step"])
         for step in range(begin, stretch.steps):
             before_step(number, step, training)
-            rate = _rate(stretch.peak, step, stretch.steps)
+            rate = stretch.rate(step)
             as_global = not stretch.phase.personal or (stretch.phase.alternates and step % 2 == 0)
             self.losses.append(self._step(training, rate, as_global=as_global))
             meter.step()
@@ -241,12 +237,3 @@ def _keep(state: TrainingState, path: Path) -> None:
     except (OSError, SafetensorError) as error:
         # An interruption would cost more then, but this training goes on.
         _log.warning("The state of training could not be kept in %s: %s", path, error)
-
-
-def _rate(peak: float, step: int, steps: int) -> float:
-    """Warm up linearly, then follow half a cosine towards zero."""
-    peak *= min(1.0, steps / _STEPS_FOR_PEAK)
-    warm_up = max(1, round(_WARM_UP_SHARE * steps))
-    if step < warm_up:
-        return peak * (step + 1) / warm_up
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))

@@ -17,6 +17,10 @@ MOMENTS: tuple[Moment, ...] = ("update", "personalise")
 _LAST_ROUND = 0.1
 # What is trained after the last round begins anew: at the last round's rate it would hardly move.
 _FINALE = 0.5
+_WARM_UP_SHARE = 0.1
+# AdamW's first steps move every parameter by the whole rate, whatever the gradient: phases of fewer
+# steps than this stay below the peak in proportion, or a handful of cases would wreck the decoder.
+_STEPS_FOR_PEAK = 20
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,14 @@ class Stretch:
     phase: Phase
     steps: int
     peak: float
+
+    def rate(self, step: int) -> float:
+        """Return the rate of a step, from 0: a linear warm-up, then half a cosine towards zero."""
+        peak = self.peak * min(1.0, self.steps / _STEPS_FOR_PEAK)
+        warm_up = max(1, round(_WARM_UP_SHARE * self.steps))
+        if step < warm_up:
+            return peak * (step + 1) / warm_up
+        return peak * _half_cosine((step - warm_up) / max(1, self.steps - warm_up))
 
 
 def stretches(recipe: Recipe, images: int, moment: Moment, round_number: int = 1) -> list[Stretch]:
@@ -42,10 +54,11 @@ def stretches(recipe: Recipe, images: int, moment: Moment, round_number: int = 1
     """
     method, rounds = method_named(recipe.method), recipe.rounds
     now = method.before_exchange(recipe.options) if moment == "update" else method.personalise
-    peak = recipe.training.learning_rate * _share_of_rate(recipe, round_number)
+    rate = recipe.training.learning_rate * method.rate
+    peak = rate * _share_of_rate(recipe, round_number)
     due = [Stretch(phase, _steps(recipe, images, phase), peak) for phase in now]
     if moment == "personalise" and round_number == rounds:
-        peak = recipe.training.learning_rate * _FINALE
+        peak = rate * _FINALE
         due += [
             Stretch(phase, _steps(recipe, images, phase, rounds), peak) for phase in method.finale
         ]
@@ -75,4 +88,8 @@ def _steps(recipe: Recipe, images: int, phase: Phase, times: int = 1) -> int:
 def _share_of_rate(recipe: Recipe, round_number: int) -> float:
     """Return what a round has of the learning rate."""
     passed = min(1.0, (round_number - 1) / recipe.rounds)
-    return max(_LAST_ROUND, 0.5 * (1 + math.cos(math.pi * passed)))
+    return max(_LAST_ROUND, _half_cosine(passed))
+
+
+def _half_cosine(passed: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * passed))
