@@ -24,36 +24,31 @@ def site(tmp_path, recipe):
 
 @pytest.fixture
 def ask(site, recipe, start):
-    """Return a function that sends the site an instruction and returns its reply and bytes."""
+    """Return a function that sends the site any instruction and returns its reply and bytes."""
     sent = []
     grid = InProcessGrid(app, {2: site.site}, sent=lambda _node, payload: sent.append(payload))
 
-    def ask(kind: str, *, recipe_hash: str = recipe.hash, number: int = 1) -> Message:
-        content = RecordDict(
-            {"shared": pack_parameters(start[0]), "config": config_record(recipe_hash, number)}
-        )
-        (reply,) = grid.send_and_receive([grid.create_message(content, kind, 2, str(number))])
+    def ask(kind: str, *, recipe_hash=recipe.hash, number=1, **records) -> tuple[Message, bytes]:
+        content = {
+            "shared": pack_parameters(start[0]),
+            "config": config_record(recipe_hash, number),
+            **records,
+        }
+        message = grid.create_message(RecordDict(content), kind, 2, str(number))
+        (reply,) = grid.send_and_receive([message])
         return reply, sent[-1]
 
     return ask
 
 
 @pytest.fixture
-def demand(site, recipe, start, add_cases, planted):
-    """Return a function that sends the site any content and returns the code and the bytes."""
+def demand(site, ask, add_cases, planted):
+    """Return a function that asks a site with cases what it refuses: its code and the bytes."""
     add_cases(site.site, **planted)
-    sent = []
-    grid = InProcessGrid(app, {2: site.site}, sent=lambda _node, payload: sent.append(payload))
 
     def demand(kind, **records):
-        content = {
-            "shared": pack_parameters(start[0]),
-            "config": config_record(recipe.hash, 1),
-            **records,
-        }
-        message = grid.create_message(RecordDict(content), kind, 2, "1")
-        (reply,) = grid.send_and_receive([message])
-        return reply.error.reason, sent[-1]
+        reply, payload = ask(kind, **records)
+        return reply.error.reason, payload
 
     return demand
 
